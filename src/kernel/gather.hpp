@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Engine 1's inner loops: the candidates of each query gathered row by row, nothing copied. Forward and the queries'
+// gradient are one pass, the second reading of each row while it is still in the first-level cache.
+#ifndef NEGCOS_KERNEL_GATHER_HPP
+#define NEGCOS_KERNEL_GATHER_HPP
+
+#include "kernel/dots.hpp"
+#include "kernel/gradients.hpp"
+#include "kernel/softmax.hpp"
+#include "kernels.hpp"
+
+namespace {
+
+using negcos::pad_lanes;
+
+constexpr int64_t kPrefetchRows = 8;     // how far ahead of the dot products
+constexpr int64_t kIncomingEdges = 256;  // edges of one document taken at a time
+
+template <class T>
+int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
+    const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
+    const int64_t forward = 2 * width + 3 * list + 2 * list + pad_lanes<T>(kPrefetchRows) + list;
+    const int64_t backward = width + 2 * kIncomingEdges;
+    return forward > backward ? forward : backward;
+}
+
+// A query's candidates, absent ones left out: documents, and each one's slot when any is missing.
+inline int64_t list_candidates(const negcos::Candidates& candidates, int64_t query, int32_t* document, int32_t* slot) {
+    document[0] = static_cast<int32_t>(query);
+    slot[0] = 0;
+    int64_t n = 1;
+    const int32_t* negatives = candidates.negatives + query * candidates.row_stride;
+    for (int64_t r = 0; r < candidates.rounds; ++r) {
+        const int32_t j = negatives[r * candidates.round_stride];
+        document[n] = j;
+        slot[n] = static_cast<int32_t>(1 + r);
+        n += j >= 0;
+    }
+    return n;
+}
+
+template <bool kRescaled, class T>
+negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begin, int64_t end, T* scratch) {
+    const int64_t dim = t.dim, slots = t.candidates.slots();
+    const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
+    T* query = scratch;
+    T* total = query + width;
+    T* similarity = total + width;
+    T* weight = similarity + list;  // in the order of the list, as `similarity`
+    T* inverse = weight + list;
+    // This query's candidates and, right behind them, the next one's, so that prefetching runs on across the border.
+    int32_t* document = reinterpret_cast<int32_t*>(inverse + list);
+    int32_t* slot = document + 2 * list + pad_lanes<T>(kPrefetchRows);
+    const Logits<T> logits(t.loss.factor);
+
+    negcos::Totals totals;
+    RowLosses<T> row_losses(t.losses, t.hit_probability);
+    memset(query, 0, sizeof(T) * static_cast<size_t>(width));
+    int64_t n = begin < end ? list_candidates(t.candidates, begin, document, slot) : 0;
+    for (int64_t i = begin; i < end; ++i) {
+        // The slots of this query are needed only if some are absent: listed again then.
+        const bool complete = n == slots;
+        const int64_t ahead = i + 1 < end ? list_candidates(t.candidates, i + 1, document + n, slot) : 0;
+        for (int64_t p = 0; p < kPrefetchRows; ++p) document[n + ahead + p] = document[n + ahead - 1];
+
+        const T* row = t.queries.data + i * t.queries.stride;
+        if constexpr (kRescaled)
+            for (int64_t c = 0; c < dim; ++c) query[c] = row[c] * t.queries.rescale[i];
+        else
+            memcpy(query, row, sizeof(T) * static_cast<size_t>(dim));
+
+        for (int64_t k = 0; k < n; k += 4) {
+            const T* rows[4];
+            T rescale[4] = {1, 1, 1, 1};
+            for (int64_t r = 0; r < 4; ++r) {
+                const int64_t j = document[k + r < n ? k + r : n - 1];
+                rows[r] = t.documents.data + j * t.documents.stride;
+                if constexpr (kRescaled) rescale[r] = t.documents.rescale[j];
+                const int64_t next = k + kPrefetchRows + r;
+                prefetch(t.documents.data + document[next < n + ahead ? next : n - 1] * t.documents.stride, dim);
+            }
+            dot_four<kRescaled>(static_cast<const T*>(query), rows, rescale, dim, similarity + k);
+        }
+        const T own_inverse = t.queries.inverse[i];
+        int64_t self_hits = -1;
+        for (int64_t k = 0; k < n; ++k) {
+            inverse[k] = t.documents.inverse[document[k]];
+            similarity[k] = similarity[k] * own_inverse * inverse[k];
+            self_hits += document[k] == document[0];
+        }
+        if (!complete) list_candidates(t.candidates, i, document, slot);
+        const auto slot_of = [&](int64_t k) { return complete ? k : static_cast<int64_t>(slot[k]); };
+
+        if (t.positives) t.positives[i] = similarity[0];
+        if (t.logits.data) {
+            T* out = t.logits.data + i * t.logits.stride;
+            if (!complete)
+                for (int64_t k = 0; k < slots; ++k) out[k] = kAbsent<T>;
+            for (int64_t k = 0; k < n; ++k) out[slot_of(k)] = logits.factor * similarity[k];
+        }
+
+        if (t.softmax) {
+            const T own = logits.sign * similarity[0];
+            const T top = largest_signed(static_cast<const T*>(similarity) + 1, n - 1, logits, own);
+            const NegativeSums negatives =
+                exp_negatives(static_cast<const T*>(similarity) + 1, n - 1, logits, top, similarity[0], weight + 1);
+            const double gap = static_cast<double>(top) - static_cast<double>(own);
+            const double own_exp = static_cast<double>(exp_one((own - top) * logits.size));
+            const double share = t.loss.row_weight / (own_exp + negatives.sum);
+            // sum of d loss / d z times the similarity, the positive's part as minus the sum of the others'
+            totals.grad_scale.add(static_cast<double>(logits.sign) * share * (negatives.moment + negatives.sum * gap));
+            row_losses.add(i, gap * logits.exact_size, own_exp, negatives.sum, totals);
+            const int64_t rank =
+                static_cast<int64_t>(negatives.rank) - (similarity[0] == similarity[0] ? self_hits : 0);
+            totals.rank_zero += rank == 0;
+            totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
+
+            const T multiplier = static_cast<T>(share);
+            weight[0] = static_cast<T>(-share * negatives.sum);
+            for (int64_t k = 1; k < n; ++k) weight[k] *= multiplier;
+            if (t.edges) {
+                T* out = t.edges + i * slots;
+                for (int64_t k = 0; k < n; ++k) out[slot_of(k)] = weight[k];
+            }
+            if (t.grad_queries.data) {
+                for (int64_t k = 0; k < n; ++k) weight[k] *= inverse[k];
+                memset(total, 0, sizeof(T) * static_cast<size_t>(width));
+                accumulate<kRescaled>(total, t.documents, dim, document, weight, n);
+                const double inv = static_cast<double>(own_inverse);
+                finish_gradient(static_cast<const T*>(total), row, t.queries.rescale[i],
+                                inv * inv * static_cast<double>(t.queries.project[i]), own_inverse, logits.factor,
+                                t.queries.rescale[i], dim, t.grad_queries.data + i * t.grad_queries.stride);
+            }
+        }
+        memmove(document, document + n, sizeof(int32_t) * static_cast<size_t>(ahead));
+        n = ahead;
+    }
+    row_losses.flush(totals);
+    return totals;
+}
+
+template <class T>
+negcos::Totals gather_queries(const negcos::GatherQueries<T>& t, int64_t begin, int64_t end, T* scratch) noexcept {
+    return t.queries.rescaled || t.documents.rescaled ? gather_queries_of<true>(t, begin, end, scratch)
+                                                      : gather_queries_of<false>(t, begin, end, scratch);
+}
+
+// Walks the edges that reach one target, a few at a time, in their fixed order.
+class IncomingWalk {
+public:
+    IncomingWalk(const negcos::Incoming& incoming, int64_t target) : in_(incoming), target_(target) {
+        if (in_.start) {
+            next_ = in_.start[target];
+            end_ = in_.start[target + 1];
+        } else {
+            next_ = 0;
+            end_ = target < in_.direct ? 1 + in_.rounds : 0;
+        }
+    }
+
+    template <class T>
+    int64_t take(const T* edges, int32_t* source, T* coefficient, int64_t most) {
+        int64_t n = 0;
+        for (; n < most && next_ < end_; ++n, ++next_) {
+            int64_t edge;
+            if (in_.start) {
+                edge = in_.edge[next_];
+                source[n] = static_cast<int32_t>(edge / in_.slots);
+            } else {
+                source[n] =
+                    next_ == 0 ? static_cast<int32_t>(target_) : in_.inverse[(next_ - 1) * in_.direct + target_];
+                edge = source[n] * in_.slots + next_;
+            }
+            coefficient[n] = edges[edge];
+        }
+        return n;
+    }
+
+private:
+    const negcos::Incoming& in_;
+    int64_t target_, next_, end_;
+};
+
+template <bool kRescaled, class T>
+void gather_gradient_of(const negcos::GatherGradient<T>& t, int64_t begin, int64_t end, T* scratch) {
+    const int64_t width = pad_lanes<T>(t.dim);
+    T* total = scratch;
+    T* coefficient = total + width;
+    int32_t* source = reinterpret_cast<int32_t*>(coefficient + kIncomingEdges);
+    for (int64_t j = begin; j < end; ++j) {
+        memset(total, 0, sizeof(T) * static_cast<size_t>(width));
+        IncomingWalk walk(t.incoming, j);
+        while (const int64_t n = walk.take(t.edges, source, coefficient, kIncomingEdges)) {
+            for (int64_t k = 0; k < n; ++k) {
+                prefetch(t.sources.data + source[k] * t.sources.stride, t.dim);
+                coefficient[k] *= t.sources.inverse[source[k]];
+            }
+            accumulate<kRescaled>(total, t.sources, t.dim, source, coefficient, n);
+        }
+        const T inverse = t.targets.inverse[j];
+        const double inv = static_cast<double>(inverse);
+        finish_gradient(static_cast<const T*>(total), t.targets.data + j * t.targets.stride, t.targets.rescale[j],
+                        inv * inv * static_cast<double>(t.targets.project[j]), inverse, static_cast<T>(t.factor),
+                        t.targets.rescale[j], t.dim, t.gradient.data + j * t.gradient.stride);
+    }
+}
+
+template <class T>
+void gather_gradient(const negcos::GatherGradient<T>& t, int64_t begin, int64_t end, T* scratch) noexcept {
+    if (t.targets.rescaled || t.sources.rescaled)
+        gather_gradient_of<true>(t, begin, end, scratch);
+    else
+        gather_gradient_of<false>(t, begin, end, scratch);
+}
+
+// loss_i = -z_i + log sum_i' exp z_i' over the positives' logits; d sum_i loss_i / d z_i = B p_i - 1.
+template <class T>
+negcos::Totals batch_softmax(const negcos::BatchSoftmax<T>& t) noexcept {
+    negcos::Totals totals;
+    if (t.batch == 0) return totals;
+    const Logits<T> logits(t.factor);
+    const T top = largest_signed(t.similarity, t.batch, logits, kAbsent<T>);
+    const double batch = static_cast<double>(t.batch);
+    const NegativeSums all = exp_negatives(t.similarity, t.batch, logits, top, t.similarity[0], t.scratch);
+    alignas(64) double lanes[8] = {all.sum - 1, 0, 0, 0, 0, 0, 0, 0}, ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    store(static_cast<double*>(lanes),
+          log_of_sum(load(static_cast<const double*>(ones)), load(static_cast<const double*>(lanes))));
+    const double row_weight = t.mean ? 1.0 / batch : 1.0;
+    for (int64_t i = 0; i < t.batch; ++i) {
+        const double p = static_cast<double>(t.scratch[i]) / all.sum;
+        const double gap = (static_cast<double>(top) - static_cast<double>(logits.sign * t.similarity[i]));
+        const double loss = gap * logits.exact_size + lanes[0];
+        const double slope = row_weight * (batch * p - 1.0);
+        totals.loss.add(loss);
+        totals.grad_scale.add(slope * static_cast<double>(t.similarity[i]));
+        if (t.losses.data) t.losses.data[i * t.losses.stride] = static_cast<T>(loss);
+        if (t.hit_probability.data) t.hit_probability.data[i * t.hit_probability.stride] = static_cast<T>(p);
+        if (t.edges) t.edges[i] = static_cast<T>(slope);
+    }
+    return totals;
+}
+
+}  // namespace
+
+#endif

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Norms: once per row, not once per sampled copy of it.
+#ifndef NEGCOS_KERNEL_NORMS_HPP
+#define NEGCOS_KERNEL_NORMS_HPP
+
+#include "kernel/simd.hpp"
+#include "kernels.hpp"
+
+namespace {
+
+// Squared norms inside these bounds need no rescaling: products of two norms, and their parts down to the last bit that
+// matters, stay far from overflow and from subnormals.
+template <class T>
+struct NormBounds;
+template <>
+struct NormBounds<float> {
+    static constexpr float kLow = 0x1p-64f, kHigh = 0x1p64f;
+    static constexpr int kLargestShift = 126;
+};
+template <>
+struct NormBounds<double> {
+    static constexpr double kLow = 0x1p-512, kHigh = 0x1p512;
+    static constexpr int kLargestShift = 1022;
+};
+
+template <class T>
+T squared_norm(const T* row, int64_t dim, T rescale) {
+    const Lanes<T> s = broadcast(rescale);
+    Lanes<T> total = broadcast(T(0));
+    int64_t c = 0;
+    for (; c + kLanes<T> <= dim; c += kLanes<T>) {
+        const Lanes<T> x = load(row + c) * s;
+        total = multiply_add(x, x, total);
+    }
+    if (c < dim) {
+        const Lanes<T> x = load_first(row + c, static_cast<int>(dim - c)) * s;
+        total = multiply_add(x, x, total);
+    }
+    return sum(total);
+}
+
+template <class T>
+negcos::NormCounts norms(const negcos::Rows<T>& rows, int64_t dim, double floor, int64_t begin, int64_t end) noexcept {
+    using Bounds = NormBounds<T>;
+    negcos::NormCounts counts;
+    for (int64_t i = begin; i < end; ++i) {
+        const T* row = rows.data + i * rows.stride;
+        T rescale = 1, squared = squared_norm(row, dim, T(1));
+        if (!(squared >= Bounds::kLow && squared <= Bounds::kHigh)) {
+            T largest = 0;
+            for (int64_t c = 0; c < dim; ++c) {
+                const T size = row[c] < 0 ? -row[c] : row[c];
+                largest = largest < size ? size : largest;
+            }
+            if (largest == 0 && squared == 0) {
+                ++counts.zero;
+                rows.inverse[i] = 0;
+                rows.project[i] = 0;
+                rows.rescale[i] = 1;
+                continue;
+            }
+            // NaN and Inf stay as they are: the norm is then NaN or Inf and the similarities NaN.
+            if (squared == squared && largest - largest == 0) {
+                int exponent;
+                frexp(static_cast<double>(largest), &exponent);
+                int shift = -exponent;
+                if (shift > Bounds::kLargestShift) shift = Bounds::kLargestShift;
+                if (shift < -Bounds::kLargestShift) shift = -Bounds::kLargestShift;
+                rescale = static_cast<T>(ldexp(1.0, shift));
+                squared = squared_norm(row, dim, rescale);
+                ++counts.rescaled;
+            }
+        }
+        const double norm = __builtin_sqrt(static_cast<double>(squared));
+        const double least = floor * static_cast<double>(rescale);
+        const bool below = norm < least;
+        rows.inverse[i] = static_cast<T>(1.0 / (below ? least : norm));
+        rows.project[i] = below ? T(0) : T(1);
+        rows.rescale[i] = rescale;
+    }
+    return counts;
+}
+
+}  // namespace
+
+#endif

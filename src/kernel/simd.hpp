@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sixteen virtual lanes: every kernel is written for 16 floats (8 doubles), whatever the machine's registers hold: one
+// AVX-512 register, two AVX2, four NEON, or plain variables in the scalar build. Lane assignment, FMA chains and the
+// reduction tree are the same everywhere, and so are the bits. The only file that knows xsimd and its versions.
+//
+// Included by kernel units alone, which are compiled once per instruction set: all names are in an anonymous namespace
+// so that no inline function of one can stand in for another's.
+#ifndef NEGCOS_KERNEL_SIMD_HPP
+#define NEGCOS_KERNEL_SIMD_HPP
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if !NEGCOS_KERNEL_SCALAR
+#include <xsimd/xsimd.hpp>
+#endif
+
+namespace {
+
+template <class T>
+struct BitsOf;
+template <>
+struct BitsOf<float> {
+    using type = uint32_t;
+    static constexpr int kMantissa = 23, kBias = 127;
+};
+template <>
+struct BitsOf<double> {
+    using type = uint64_t;
+    static constexpr int kMantissa = 52, kBias = 1023;
+};
+template <class T>
+using Bits = typename BitsOf<T>::type;
+
+// ---- One machine register -------------------------------------------------------------------------------------------
+
+#if NEGCOS_KERNEL_SCALAR
+
+template <class T>
+using Register = T;
+template <class T>
+inline constexpr int kWidth = 1;
+
+template <class T>
+T register_load(const T* p) {
+    return *p;
+}
+template <class T>
+void register_store(T* p, T x) {
+    *p = x;
+}
+inline float multiply_add(float a, float b, float c) {
+    return fmaf(a, b, c);
+}
+inline double multiply_add(double a, double b, double c) {
+    return fma(a, b, c);
+}
+template <class T>
+T select_less(T a, T b, T yes, T no) {
+    return a < b ? yes : no;
+}
+template <class T>
+T select_less_equal(T a, T b, T yes, T no) {
+    return a <= b ? yes : no;
+}
+template <class T>
+Bits<T> to_bits(T x) {
+    Bits<T> bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+template <class T>
+T from_bits(Bits<T> bits) {
+    T x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+#else
+
+#if NEGCOS_KERNEL_AVX512
+using Arch = xsimd::avx512bw;
+#elif NEGCOS_KERNEL_AVX2
+using Arch = xsimd::fma3<xsimd::avx2>;
+#elif NEGCOS_KERNEL_NEON
+using Arch = xsimd::neon64;
+#else
+#error "a kernel unit needs -DNEGCOS_KERNEL_<ISA>=1"
+#endif
+
+template <class T>
+using Register = xsimd::batch<T, Arch>;
+template <class T>
+inline constexpr int kWidth = static_cast<int>(Register<T>::size);
+
+template <class T>
+Register<T> register_load(const T* p) {
+    return Register<T>::load_unaligned(p);
+}
+template <class T>
+void register_store(T* p, Register<T> x) {
+    x.store_unaligned(p);
+}
+#if NEGCOS_KERNEL_AVX512
+// xsimd 8.1 has multiply and add in two roundings here.
+inline Register<float> multiply_add(Register<float> a, Register<float> b, Register<float> c) {
+    return Register<float>(_mm512_fmadd_ps(a, b, c));
+}
+inline Register<double> multiply_add(Register<double> a, Register<double> b, Register<double> c) {
+    return Register<double>(_mm512_fmadd_pd(a, b, c));
+}
+#else
+template <class T>
+Register<T> multiply_add(const xsimd::batch<T, Arch>& a, const xsimd::batch<T, Arch>& b,
+                         const xsimd::batch<T, Arch>& c) {
+    return xsimd::fma(a, b, c);
+}
+#endif
+// NaN in a or b selects `no`, on every machine.
+template <class T>
+Register<T> select_less(const xsimd::batch<T, Arch>& a, const xsimd::batch<T, Arch>& b,
+                        const xsimd::batch<T, Arch>& yes, const xsimd::batch<T, Arch>& no) {
+    return xsimd::select(a < b, yes, no);
+}
+template <class T>
+Register<T> select_less_equal(const xsimd::batch<T, Arch>& a, const xsimd::batch<T, Arch>& b,
+                              const xsimd::batch<T, Arch>& yes, const xsimd::batch<T, Arch>& no) {
+    return xsimd::select(a <= b, yes, no);
+}
+template <class T>
+xsimd::batch<Bits<T>, Arch> to_bits(const xsimd::batch<T, Arch>& x) {
+#if XSIMD_VERSION_MAJOR > 10
+    return xsimd::bitwise_cast<Bits<T>>(x);
+#else
+    return xsimd::bitwise_cast<xsimd::batch<Bits<T>, Arch>>(x);
+#endif
+}
+template <class T>
+Register<T> from_bits(const xsimd::batch<Bits<T>, Arch>& x) {
+#if XSIMD_VERSION_MAJOR > 10
+    return xsimd::bitwise_cast<T>(x);
+#else
+    return xsimd::bitwise_cast<xsimd::batch<T, Arch>>(x);
+#endif
+}
+
+#endif
+
+// The first n of a register's lanes, 0 < n < kWidth, the rest zero; nothing beyond p[n-1] is touched.
+#if NEGCOS_KERNEL_AVX512
+inline Register<float> register_load_first(const float* p, int n) {
+    return Register<float>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p));
+}
+inline Register<double> register_load_first(const double* p, int n) {
+    return Register<double>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1u), p));
+}
+inline void register_store_first(float* p, Register<float> x, int n) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), x);
+}
+inline void register_store_first(double* p, Register<double> x, int n) {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1u), x);
+}
+#elif NEGCOS_KERNEL_AVX2
+alignas(32) constexpr int32_t kFirstMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+inline __m256i first_mask(int n, int words) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kFirstMask + 8 - n * words));
+}
+inline Register<float> register_load_first(const float* p, int n) {
+    return Register<float>(_mm256_maskload_ps(p, first_mask(n, 1)));
+}
+inline Register<double> register_load_first(const double* p, int n) {
+    return Register<double>(_mm256_maskload_pd(p, first_mask(n, 2)));
+}
+inline void register_store_first(float* p, Register<float> x, int n) {
+    _mm256_maskstore_ps(p, first_mask(n, 1), x);
+}
+inline void register_store_first(double* p, Register<double> x, int n) {
+    _mm256_maskstore_pd(p, first_mask(n, 2), x);
+}
+#else
+template <class T>
+Register<T> register_load_first(const T* p, int n) {
+    T lanes[kWidth<T>] = {};
+    for (int l = 0; l < n; ++l) lanes[l] = p[l];
+    return register_load(static_cast<const T*>(lanes));
+}
+template <class T>
+void register_store_first(T* p, Register<T> x, int n) {
+    T lanes[kWidth<T>];
+    register_store(static_cast<T*>(lanes), x);
+    for (int l = 0; l < n; ++l) p[l] = lanes[l];
+}
+#endif
+
+// ---- Sixteen lanes --------------------------------------------------------------------------------------------------
+
+template <class T>
+inline constexpr int kLanes = 64 / static_cast<int>(sizeof(T));
+template <class T>
+inline constexpr int kParts = kLanes<T> / kWidth<T>;
+
+template <class T>
+struct Lanes {
+    Register<T> part[static_cast<size_t>(kParts<T>)];
+};
+
+#define NEGCOS_EACH_PART(T) _Pragma("GCC unroll 16") for (int p = 0; p < kParts<T>; ++p)
+
+template <class T>
+Lanes<T> broadcast(T x) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = Register<T>(x);
+    return r;
+}
+template <class T>
+Lanes<T> load(const T* x) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = register_load(x + p * kWidth<T>);
+    return r;
+}
+template <class T>
+void store(T* x, const Lanes<T>& a) {
+    NEGCOS_EACH_PART(T) register_store(x + p * kWidth<T>, a.part[p]);
+}
+// The first n lanes, 0 <= n <= kLanes; the others are 0 on load and left alone on store.
+template <class T>
+Lanes<T> load_first(const T* x, int n) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) {
+        const int have = n - p * kWidth<T>;
+        r.part[p] = have >= kWidth<T> ? register_load(x + p * kWidth<T>)
+                    : have <= 0       ? Register<T>(T(0))
+                                      : register_load_first(x + p * kWidth<T>, have);
+    }
+    return r;
+}
+template <class T>
+void store_first(T* x, const Lanes<T>& a, int n) {
+    NEGCOS_EACH_PART(T) {
+        const int have = n - p * kWidth<T>;
+        if (have >= kWidth<T>)
+            register_store(x + p * kWidth<T>, a.part[p]);
+        else if (have > 0)
+            register_store_first(x + p * kWidth<T>, a.part[p], have);
+    }
+}
+
+template <class T>
+Lanes<T> operator+(const Lanes<T>& a, const Lanes<T>& b) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = a.part[p] + b.part[p];
+    return r;
+}
+template <class T>
+Lanes<T> operator-(const Lanes<T>& a, const Lanes<T>& b) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = a.part[p] - b.part[p];
+    return r;
+}
+template <class T>
+Lanes<T> operator*(const Lanes<T>& a, const Lanes<T>& b) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = a.part[p] * b.part[p];
+    return r;
+}
+template <class T>
+Lanes<T> operator/(const Lanes<T>& a, const Lanes<T>& b) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = a.part[p] / b.part[p];
+    return r;
+}
+// a * b + c in one rounding.
+template <class T>
+Lanes<T> multiply_add(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& c) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = multiply_add(a.part[p], b.part[p], c.part[p]);
+    return r;
+}
+template <class T>
+Lanes<T> select_less(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& yes, const Lanes<T>& no) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = select_less(a.part[p], b.part[p], yes.part[p], no.part[p]);
+    return r;
+}
+template <class T>
+Lanes<T> select_less_equal(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& yes, const Lanes<T>& no) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = select_less_equal(a.part[p], b.part[p], yes.part[p], no.part[p]);
+    return r;
+}
+// The larger; a where either is NaN.
+template <class T>
+Lanes<T> larger(const Lanes<T>& a, const Lanes<T>& b) {
+    return select_less(a, b, b, a);
+}
+// 2^n from t = n + 1.5 * 2^mantissa: n sits in the low bits of t, shifted into the exponent's place.
+template <class T>
+Lanes<T> power_of_two(const Lanes<T>& t) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) {
+        const auto one = to_bits(Register<T>(T(1)));
+        r.part[p] = from_bits<T>((to_bits(t.part[p]) << BitsOf<T>::kMantissa) + one);
+    }
+    return r;
+}
+
+// One lane for each index 0, 1, 2, ...
+template <class T>
+Lanes<T> lane_indices() {
+    alignas(64) static constexpr T kIndices[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return load(kIndices);
+}
+
+// ---- Across lanes: the fixed tree 16 -> 8 -> 4 -> 2 -> 1, lane l plus lane l + half
+// -----------------------------------
+
+template <class T>
+T sum(const Lanes<T>& a) {
+    alignas(64) T lanes[kLanes<T>];
+    store(static_cast<T*>(lanes), a);
+    for (int half = kLanes<T> / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+template <class T>
+T largest(const Lanes<T>& a) {
+    alignas(64) T lanes[kLanes<T>];
+    store(static_cast<T*>(lanes), a);
+    T top = lanes[0];
+    for (int l = 1; l < kLanes<T>; ++l) top = top < lanes[l] ? lanes[l] : top;
+    return top;
+}
+
+#if NEGCOS_KERNEL_SCALAR
+
+template <class T>
+void sum_four(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& c, const Lanes<T>& d, T* out) {
+    out[0] = sum(a);
+    out[1] = sum(b);
+    out[2] = sum(c);
+    out[3] = sum(d);
+}
+
+#else
+
+#if NEGCOS_KERNEL_NEON
+template <class T>
+using Quad = Register<T>;
+template <class T>
+Quad<T> fold(const Lanes<T>& a) {
+    return (a.part[0] + a.part[2]) + (a.part[1] + a.part[3]);
+}
+template <class T>
+Quad<T> zip_low(const Quad<T>& a, const Quad<T>& b) {
+    return xsimd::zip_lo(a, b);
+}
+template <class T>
+Quad<T> zip_high(const Quad<T>& a, const Quad<T>& b) {
+    return xsimd::zip_hi(a, b);
+}
+template <class T>
+void store_quad(T* out, const Quad<T>& a) {
+    a.store_unaligned(out);
+}
+#else
+// Intrinsics, not xsimd's 128-bit batches: those would be one inline function with several machine codes.
+struct QuadFloat {
+    __m128 v;
+    QuadFloat operator+(QuadFloat b) const { return {_mm_add_ps(v, b.v)}; }
+};
+struct QuadDouble {
+    __m128d v;
+    QuadDouble operator+(QuadDouble b) const { return {_mm_add_pd(v, b.v)}; }
+};
+inline QuadFloat zip_low(QuadFloat a, QuadFloat b) {
+    return {_mm_unpacklo_ps(a.v, b.v)};
+}
+inline QuadFloat zip_high(QuadFloat a, QuadFloat b) {
+    return {_mm_unpackhi_ps(a.v, b.v)};
+}
+inline QuadDouble zip_low(QuadDouble a, QuadDouble b) {
+    return {_mm_unpacklo_pd(a.v, b.v)};
+}
+inline QuadDouble zip_high(QuadDouble a, QuadDouble b) {
+    return {_mm_unpackhi_pd(a.v, b.v)};
+}
+inline void store_quad(float* out, QuadFloat a) {
+    _mm_storeu_ps(out, a.v);
+}
+inline void store_quad(double* out, QuadDouble a) {
+    _mm_storeu_pd(out, a.v);
+}
+
+inline QuadFloat fold(__m256 x) {
+    return {_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1))};
+}
+inline QuadDouble fold(__m256d x) {
+    return {_mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1))};
+}
+#if NEGCOS_KERNEL_AVX512
+inline QuadFloat fold(const Lanes<float>& a) {
+    const __m512 x = a.part[0];
+    return fold(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
+}
+inline QuadDouble fold(const Lanes<double>& a) {
+    const __m512d x = a.part[0];
+    return fold(_mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1)));
+}
+#else
+inline QuadFloat fold(const Lanes<float>& a) {
+    return fold(static_cast<__m256>(a.part[0] + a.part[1]));
+}
+inline QuadDouble fold(const Lanes<double>& a) {
+    return fold(static_cast<__m256d>(a.part[0] + a.part[1]));
+}
+#endif
+#endif
+
+// Four sums at once: a transpose and two additions in place of four horizontal sums; each is sum()'s tree exactly.
+inline void sum_four(const Lanes<float>& a, const Lanes<float>& b, const Lanes<float>& c, const Lanes<float>& d,
+                     float* out) {
+    const auto fa = fold(a), fb = fold(b), fc = fold(c), fd = fold(d);
+    const auto ac = zip_low(fa, fc) + zip_high(fa, fc);  // a0+a2 c0+c2 a1+a3 c1+c3
+    const auto bd = zip_low(fb, fd) + zip_high(fb, fd);
+    store_quad(out, zip_low(ac, bd) + zip_high(ac, bd));
+}
+inline void sum_four(const Lanes<double>& a, const Lanes<double>& b, const Lanes<double>& c, const Lanes<double>& d,
+                     double* out) {
+    const auto fa = fold(a), fb = fold(b), fc = fold(c), fd = fold(d);
+    store_quad(out, zip_low(fa, fb) + zip_high(fa, fb));
+    store_quad(out + 2, zip_low(fc, fd) + zip_high(fc, fd));
+}
+
+#endif
+
+// ---- Memory
+// -----------------------------------------------------------------------------------------------------------
+
+// Ask for a row's cache lines. A hint: any address is fine.
+template <class T>
+void prefetch(const T* row, int64_t count) {
+    for (int64_t c = 0; c < count; c += kLanes<T>) __builtin_prefetch(row + c);
+}
+
+}  // namespace
+
+#endif

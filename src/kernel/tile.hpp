@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Engine 2's inner loops: all documents as candidates. One micro-kernel multiplies a small tile kept in registers; the
+// scores and both gradients are that same product of a scalar from one side and a vector of lanes from the other. Each
+// output element is one chain of FMAs in the order of the inner index, so tile shapes cannot change the bits.
+#ifndef NEGCOS_KERNEL_TILE_HPP
+#define NEGCOS_KERNEL_TILE_HPP
+
+#include "kernel/gradients.hpp"
+#include "kernel/softmax.hpp"
+#include "kernels.hpp"
+
+namespace {
+
+// Rows and vectors of a register tile: as many accumulators as the registers hold beside their operands.
+#if NEGCOS_KERNEL_AVX512
+constexpr int kTileRows = 12, kTileVectors = 2;
+#elif NEGCOS_KERNEL_SCALAR
+constexpr int kTileRows = 2, kTileVectors = 1;
+#else
+constexpr int kTileRows = 6, kTileVectors = 1;
+#endif
+
+// c[m][v] (+)= sum_k a[m][k] * b[k][v], v a vector of lanes.
+template <class T>
+struct Product {
+    const T* a;
+    int64_t a_row, a_step;
+    const T* b;
+    int64_t b_vector, b_step;
+    T* c;
+    int64_t c_row, c_vector;
+    int64_t rows, vectors, steps;
+    bool add;
+};
+
+template <int kRows, int kVectors, class T>
+void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
+    Lanes<T> acc[kRows][kVectors];
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m)
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v)
+            acc[m][v] = p.add ? load(static_cast<const T*>(c) + m * p.c_row + v * p.c_vector) : broadcast(T(0));
+    for (int64_t k = 0; k < p.steps; ++k) {
+        Lanes<T> right[kVectors];
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * p.b_vector);
+#pragma GCC unroll 16
+        for (int m = 0; m < kRows; ++m) {
+            const Lanes<T> left = broadcast(a[m * p.a_row]);
+#pragma GCC unroll 16
+            for (int v = 0; v < kVectors; ++v) acc[m][v] = multiply_add(left, right[v], acc[m][v]);
+        }
+        a += p.a_step;
+        b += p.b_step;
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m)
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) store(c + m * p.c_row + v * p.c_vector, acc[m][v]);
+}
+
+template <int kRows, int kVectors, class T>
+void multiply_last_rows(const Product<T>& p, int64_t rows, const T* a, const T* b, T* c) {
+    if (rows == kRows)
+        multiply_tile<kRows, kVectors>(p, a, b, c);
+    else if constexpr (kRows > 1)
+        multiply_last_rows<kRows - 1, kVectors>(p, rows, a, b, c);
+}
+
+template <int kVectors, class T>
+void multiply_rows(const Product<T>& p, int64_t vector) {
+    const T* b = p.b + vector * p.b_vector;
+    T* c = p.c + vector * p.c_vector;
+    int64_t m = 0;
+    for (; m + kTileRows <= p.rows; m += kTileRows)
+        multiply_tile<kTileRows, kVectors>(p, p.a + m * p.a_row, b, c + m * p.c_row);
+    if constexpr (kTileRows > 1)
+        if (m < p.rows)
+            multiply_last_rows<kTileRows - 1, kVectors>(p, p.rows - m, p.a + m * p.a_row, b, c + m * p.c_row);
+}
+
+template <class T>
+void multiply(const Product<T>& p) {
+    int64_t v = 0;
+    for (; v + kTileVectors <= p.vectors; v += kTileVectors) multiply_rows<kTileVectors>(p, v);
+    for (; v < p.vectors; ++v) multiply_rows<1>(p, v);
+}
+
+// Rows over their norms, padded to whole lanes, and for documents (panels != nullptr) the same transposed in groups of
+// kLanes rows: panels[(group * width + column) * kLanes + row]. begin is a multiple of kLanes.
+template <class T>
+void tile_pack(const negcos::Rows<T>& rows, int64_t dim, T* units, T* panels, int64_t begin, int64_t end) noexcept {
+    const int64_t width = pad_lanes<T>(dim);
+    for (int64_t i = begin; i < end; ++i) {
+        const T* row = rows.data + i * rows.stride;
+        const Lanes<T> s = broadcast(rows.rescale[i]), inverse = broadcast(rows.inverse[i]);
+        T* unit = units + i * width;
+        int64_t c = 0;
+        for (; c + kLanes<T> <= dim; c += kLanes<T>) store(unit + c, load(row + c) * s * inverse);
+        if (c < dim) {
+            const Lanes<T> x = load_first(row + c, static_cast<int>(dim - c)) * s * inverse;
+            store(unit + c, select_less(lane_indices<T>(), broadcast(static_cast<T>(dim - c)), x, broadcast(T(0))));
+        }
+    }
+    if (!panels) return;
+    for (int64_t first = begin; first < end; first += kLanes<T>) {
+        T* panel = panels + first * width;
+        const int64_t count = end - first < kLanes<T> ? end - first : kLanes<T>;
+        for (int64_t l = 0; l < kLanes<T>; ++l)
+            for (int64_t c = 0; c < width; ++c)
+                panel[c * kLanes<T> + l] = l < count ? units[(first + l) * width + c] : T(0);
+    }
+}
+
+// similarities of queries [first, first + rows) with a group of documents: scores[row][document].
+template <class T>
+Product<T> score_product(const negcos::Tiles<T>& t, int64_t first, int64_t rows, int64_t document, int64_t vectors,
+                         T* scores, int64_t stride) {
+    return {t.query_units + first * t.width,
+            t.width,
+            1,
+            t.panels + document * t.width,
+            kLanes<T> * t.width,
+            kLanes<T>,
+            scores,
+            stride,
+            kLanes<T>,
+            rows,
+            vectors,
+            t.dim,
+            false};
+}
+
+// The positives' similarities ahead of everything else, by the same chains as in the tiles.
+template <class T>
+void tile_positives(const negcos::Tiles<T>& t, int64_t begin, int64_t end, T* scratch) noexcept {
+    for (int64_t first = begin; first < end; first += kLanes<T>) {
+        const int64_t rows = end - first < kLanes<T> ? end - first : kLanes<T>;
+        multiply(score_product(t, first, rows, first, 1, scratch, kLanes<T>));
+        for (int64_t r = 0; r < rows; ++r) t.positives[first + r] = scratch[r * kLanes<T> + r];
+    }
+}
+
+// The scores of a block of queries against one chunk of documents, turned into exp relative to the chunk's own top.
+template <class T>
+void tile_scores(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_t chunk, T*) noexcept {
+    const Logits<T> logits(t.loss.factor);
+    const int64_t stride = pad_lanes<T>(t.documents.count);
+    const int64_t begin = chunk * t.chunk;
+    const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
+    multiply(score_product(t, first, count, begin, pad_lanes<T>(n) / kLanes<T>, t.scores + begin, stride));
+    for (int64_t r = 0; r < count; ++r) {
+        T* scores = t.scores + r * stride + begin;
+        const int64_t own = first + r - begin;
+        if (own >= 0 && own < n) scores[own] = logits.sign * kAbsent<T>;
+        const T top = largest_signed(static_cast<const T*>(scores), n, logits, kAbsent<T>);
+        const NegativeSums sums = exp_negatives(static_cast<const T*>(scores), n, logits,
+                                                top == kAbsent<T> ? T(0) : top, t.positives[first + r], scores);
+        const int64_t at = r * t.chunks + chunk;
+        t.chunk_top[at] = top;
+        t.chunk_sum[at] = sums.sum;
+        t.chunk_moment[at] = sums.moment;
+        t.chunk_rank[at] = static_cast<int64_t>(sums.rank);
+    }
+}
+
+// The chunks of each query put together: its loss, and each chunk's weight in the gradients.
+template <class T>
+negcos::Totals tile_combine(const negcos::Tiles<T>& t, int64_t first, int64_t count, T* scratch) noexcept {
+    const Logits<T> logits(t.loss.factor);
+    negcos::Totals totals;
+    RowLosses<T> row_losses(t.losses, t.hit_probability);
+    for (int64_t r = 0; r < count; ++r) {
+        const int64_t at = r * t.chunks;
+        const T own = logits.sign * t.positives[first + r];
+        T top = own;
+        for (int64_t c = 0; c < t.chunks; ++c) top = top < t.chunk_top[at + c] ? t.chunk_top[at + c] : top;
+        for (int64_t c = 0; c < t.chunks; c += kLanes<T>) {
+            const int64_t n = t.chunks - c < kLanes<T> ? t.chunks - c : kLanes<T>;
+            const Lanes<T> chunk_top = load_first(static_cast<const T*>(t.chunk_top) + at + c, static_cast<int>(n));
+            store(scratch + c, exp_nonpositive((chunk_top - broadcast(top)) * broadcast(logits.size)));
+        }
+        NegativeSums negatives;
+        for (int64_t c = 0; c < t.chunks; ++c) {
+            const double sum = t.chunk_sum[at + c];
+            if (sum == 0) {  // no negative here but the positive itself, or none that counts
+                scratch[c] = 0;
+                continue;
+            }
+            // A top of -Inf with a sum: all NaN, which goes on from here.
+            const bool nothing = t.chunk_top[at + c] == kAbsent<T>;
+            const double e = nothing ? sum : static_cast<double>(scratch[c]);
+            const double below = nothing ? 0 : static_cast<double>(t.chunk_top[at + c]) - static_cast<double>(top);
+            negatives.sum += e * sum;
+            negatives.moment += e * (t.chunk_moment[at + c] + sum * below);
+        }
+        int64_t rank = 0;
+        for (int64_t c = 0; c < t.chunks; ++c) rank += t.chunk_rank[at + c];
+
+        const double gap = static_cast<double>(top) - static_cast<double>(own);
+        const double own_exp = static_cast<double>(exp_one((own - top) * logits.size));
+        const double share = t.loss.row_weight / (own_exp + negatives.sum);
+        totals.grad_scale.add(static_cast<double>(logits.sign) * share * (negatives.moment + negatives.sum * gap));
+        totals.rank_zero += rank == 0;
+        totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
+        row_losses.add(first + r, gap * logits.exact_size, own_exp, negatives.sum, totals);
+        if (t.gradients) {
+            for (int64_t c = 0; c < t.chunks; ++c)
+                t.chunk_weight[at + c] = static_cast<T>(static_cast<double>(scratch[c]) * share);
+            t.positive_weight[r] = static_cast<T>(-share * negatives.sum);
+        }
+    }
+    row_losses.flush(totals);
+    return totals;
+}
+
+// One chunk of documents: what a block of queries adds to their gradient, and their part of the queries' gradient.
+template <class T>
+void tile_gradients(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept {
+    const int64_t stride = pad_lanes<T>(t.documents.count);
+    const int64_t begin = chunk * t.chunk;
+    const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
+    const int64_t vectors = t.width / kLanes<T>;
+    if (t.grad_documents.data) {
+        for (int64_t r = 0; r < count; ++r) {
+            const Lanes<T> w = broadcast(t.chunk_weight[r * t.chunks + chunk]);
+            const T* unit = t.query_units + (first + r) * t.width;
+            for (int64_t c = 0; c < t.width; c += kLanes<T>) store(scratch + r * t.width + c, load(unit + c) * w);
+        }
+        multiply(Product<T>{t.scores + begin, 1, stride, scratch, kLanes<T>, t.width, t.document_sums + begin * t.width,
+                            t.width, kLanes<T>, n, vectors, count, first > 0});
+        for (int64_t r = 0; r < count; ++r) {
+            const int64_t own = first + r;
+            if (own < begin || own >= begin + n) continue;
+            const Lanes<T> w = broadcast(t.positive_weight[r]);
+            const T* unit = t.query_units + own * t.width;
+            T* total = t.document_sums + own * t.width;
+            for (int64_t c = 0; c < t.width; c += kLanes<T>)
+                store(total + c, multiply_add(w, load(unit + c), load(static_cast<const T*>(total) + c)));
+        }
+    }
+    if (t.grad_queries.data)
+        multiply(Product<T>{t.scores + begin, stride, 1, t.document_units + begin * t.width, kLanes<T>, t.width,
+                            t.partial + chunk * t.block * t.width, t.width, kLanes<T>, count, vectors, n, false});
+}
+
+// Rows [begin, end) of a block: their parts from all chunks in order, then the positive, then the norm's derivative.
+template <class T>
+void tile_finish_queries(const negcos::Tiles<T>& t, int64_t first, int64_t begin, int64_t end, T* scratch) noexcept {
+    const T factor = static_cast<T>(t.loss.factor);
+    for (int64_t r = begin; r < end; ++r) {
+        const int64_t i = first + r;
+        const Lanes<T> positive = broadcast(t.positive_weight[r]);
+        for (int64_t c = 0; c < t.width; c += kLanes<T>) {
+            Lanes<T> total = broadcast(T(0));
+            for (int64_t k = 0; k < t.chunks; ++k)
+                total = multiply_add(broadcast(t.chunk_weight[r * t.chunks + k]),
+                                     load(static_cast<const T*>(t.partial) + (k * t.block + r) * t.width + c), total);
+            store(scratch + c, multiply_add(positive, load(t.document_units + i * t.width + c), total));
+        }
+        finish_gradient(static_cast<const T*>(scratch), t.query_units + i * t.width, T(1),
+                        static_cast<double>(t.queries.project[i]), t.queries.inverse[i], factor, t.queries.rescale[i],
+                        t.dim, t.grad_queries.data + i * t.grad_queries.stride);
+    }
+}
+
+template <class T>
+void tile_finish_documents(const negcos::Tiles<T>& t, int64_t begin, int64_t end) noexcept {
+    const T factor = static_cast<T>(t.loss.factor);
+    for (int64_t j = begin; j < end; ++j)
+        finish_gradient(static_cast<const T*>(t.document_sums) + j * t.width, t.document_units + j * t.width, T(1),
+                        static_cast<double>(t.documents.project[j]), t.documents.inverse[j], factor,
+                        t.documents.rescale[j], t.dim, t.grad_documents.data + j * t.grad_documents.stride);
+}
+
+template <class T>
+int64_t tile_scratch(int64_t width, int64_t block, int64_t chunks) noexcept {
+    int64_t most = block * width;
+    if (most < kLanes<T> * kLanes<T>) most = kLanes<T> * kLanes<T>;
+    return most < pad_lanes<T>(chunks) ? pad_lanes<T>(chunks) : most;
+}
+
+}  // namespace
+
+#endif

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Compiled once for each instruction set, with its flags: defines one symbol, the table kernels_<isa>.
+#include "kernels.hpp"
+
+#include "kernel/exp_log.hpp"
+#include "kernel/gather.hpp"
+#include "kernel/norms.hpp"
+#include "kernel/tile.hpp"
+
+#define NEGCOS_JOIN_(a, b) a##b
+#define NEGCOS_JOIN(a, b) NEGCOS_JOIN_(a, b)
+#define NEGCOS_TEXT_(a) #a
+#define NEGCOS_TEXT(a) NEGCOS_TEXT_(a)
+
+namespace {
+
+template <class T>
+void exp_each(const T* x, T* result, int64_t n) noexcept {
+    for (int64_t k = 0; k < n; k += kLanes<T>) {
+        const int count = n - k < kLanes<T> ? static_cast<int>(n - k) : kLanes<T>;
+        store_first(result + k, exp_nonpositive(load_first(x + k, count)), count);
+    }
+}
+
+void log_each(const double* a, const double* b, double* result, int64_t n) noexcept {
+    for (int64_t k = 0; k < n; k += kLanes<double>) {
+        const int count = n - k < kLanes<double> ? static_cast<int>(n - k) : kLanes<double>;
+        store_first(result + k, log_of_sum(load_first(a + k, count), load_first(b + k, count)), count);
+    }
+}
+
+template <class T>
+constexpr negcos::KernelTable<T> kTable = {
+    norms<T>,         gather_scratch<T>, gather_queries<T>,      gather_gradient<T>,
+    batch_softmax<T>, tile_pack<T>,      tile_positives<T>,      tile_scores<T>,
+    tile_combine<T>,  tile_gradients<T>, tile_finish_queries<T>, tile_finish_documents<T>,
+    tile_scratch<T>,  exp_each<T>,
+};
+
+}  // namespace
+
+namespace negcos {
+
+extern const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA);
+const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA) = {NEGCOS_TEXT(NEGCOS_KERNEL_ISA), kTable<float>, kTable<double>,
+                                                          log_each};
+
+}  // namespace negcos

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The border between the engines and the machine: plain descriptions of work, and a table of functions for each
+// instruction set. The tables are defined in kernels.cpp, which is compiled once per instruction set.
+#ifndef NEGCOS_KERNELS_HPP
+#define NEGCOS_KERNELS_HPP
+
+#include <cstdint>
+
+namespace negcos {
+
+// Lanes of the virtual register: 64 bytes, 16 f32 or 8 f64.
+template <class T>
+inline constexpr int64_t kVirtualLanes = 64 / static_cast<int64_t>(sizeof(T));
+
+// Functions here are compiled into kernel units too, each with its own instruction set: they must never be emitted, or
+// one unit's copy could be called from another.
+#define NEGCOS_INLINE [[gnu::always_inline]] inline
+
+template <class T>
+NEGCOS_INLINE constexpr int64_t pad_lanes(int64_t n) {
+    return (n + kVirtualLanes<T> - 1) / kVirtualLanes<T> * kVirtualLanes<T>;
+}
+
+// Rows of a matrix and what is known of each: x stands for data row times `rescale`, a power of two that is 1 unless
+// the squared norm would overflow or vanish; `inverse` = 1 / max(|x|, floor), 0 for a zero row; `project` = 1 where
+// the norm is above the floor, so that the gradient has a projection term. For dot products inverse 1, project 0.
+template <class T>
+struct Rows {
+    const T* data = nullptr;
+    int64_t stride = 0;
+    int64_t count = 0;
+    T* inverse = nullptr;
+    T* project = nullptr;
+    T* rescale = nullptr;
+    bool rescaled = false;  // any rescale is not 1
+};
+
+struct NormCounts {
+    int64_t zero = 0, rescaled = 0;
+};
+
+// The negatives: row `negatives[i * row_stride + r * round_stride]` of the documents for query i in round r, -1 =
+// absent. The positive of query i is row i.
+struct Candidates {
+    const int32_t* negatives = nullptr;
+    int64_t row_stride = 0, round_stride = 0;
+    int64_t rounds = 0;
+    NEGCOS_INLINE int64_t slots() const { return 1 + rounds; }  // edges per query, the positive first
+};
+
+// The same edges seen from the other side: which queries have document j as a candidate, in a fixed order. Either
+// permutations, whose transpose is the inverse permutation of each round, or in general a sorted list of edges.
+struct Incoming {
+    int64_t direct = 0;                // j < direct: edge (query j, slot 0)
+    const int32_t* inverse = nullptr;  // rounds x direct: edge (query inverse[r * direct + j], slot 1 + r)
+    int64_t rounds = 0;
+    const int64_t* start = nullptr;  // count + 1: edges start[j] .. start[j + 1] of `edge`
+    const int64_t* edge = nullptr;   // query * slots + slot
+    int64_t slots = 1;
+};
+
+// What a block of queries adds to the totals. Sums in double with the part that each addition rounds away kept beside.
+struct Sum {
+    double high = 0, low = 0;
+    NEGCOS_INLINE void add(double x) {
+        const double s = high + x, part = s - high;
+        low += (high - (s - part)) + (x - part);
+        high = s;
+    }
+    NEGCOS_INLINE void add(const Sum& other) {
+        add(other.high);
+        low += other.low;
+    }
+    // A sum that overflowed or met NaN has nothing to correct.
+    NEGCOS_INLINE double value() const { return high - high == 0 ? high + low : high; }
+};
+
+struct Totals {
+    Sum loss, grad_scale, reciprocal_rank;
+    int64_t rank_zero = 0;
+    NEGCOS_INLINE void add(const Totals& other) {
+        loss.add(other.loss);
+        grad_scale.add(other.grad_scale);
+        reciprocal_rank.add(other.reciprocal_rank);
+        rank_zero += other.rank_zero;
+    }
+};
+
+// Loss options as the kernels need them: z = factor * similarity, and each query's share of the loss.
+struct LossScale {
+    double factor = 1;      // scale / temperature
+    double row_weight = 1;  // 1 / B for the mean, 1 for the sum
+};
+
+// A caller's output matrix; data == nullptr when not asked for.
+template <class T>
+struct Output {
+    T* data = nullptr;
+    int64_t stride = 0;
+};
+
+// Engine 1, forward and the queries' gradient.
+template <class T>
+struct GatherQueries {
+    Rows<T> queries, documents;
+    int64_t dim = 0;
+    Candidates candidates;
+    LossScale loss;
+    bool softmax = true;     // false: similarities only, for BATCH_SOFTMAX
+    T* edges = nullptr;      // B x slots: d loss / d z of each edge; nullptr = not needed
+    T* positives = nullptr;  // B: similarity of each query and its positive; nullptr = not needed
+    Output<T> losses, hit_probability, logits, grad_queries;
+};
+
+// Engine 1, the gradient of rows from the edges that reach them: the documents' side.
+template <class T>
+struct GatherGradient {
+    Rows<T> targets, sources;
+    int64_t dim = 0;
+    Incoming incoming;
+    const T* edges = nullptr;
+    double factor = 1;
+    Output<T> gradient;
+};
+
+// The softmax of the positives over the batch, serial: from `similarity` (B) the losses and, in `edges` (B),
+// d loss / d z.
+template <class T>
+struct BatchSoftmax {
+    int64_t batch = 0;
+    const T* similarity = nullptr;
+    double factor = 1;
+    bool mean = true;
+    T* edges = nullptr;
+    T* scratch = nullptr;  // B, padded
+    Output<T> losses, hit_probability;
+};
+
+// Engine 2: all documents as candidates, a block of queries at a time against chunks of documents.
+template <class T>
+struct Tiles {
+    Rows<T> queries, documents;
+    int64_t dim = 0, width = 0;  // width = dim padded to lanes
+    int64_t block = 0, chunk = 0, chunks = 0;
+    LossScale loss;
+    bool gradients = false;
+    T* query_units = nullptr;        // B x width: rows over their norms
+    T* document_units = nullptr;     // M x width
+    T* panels = nullptr;             // the documents in groups of kVirtualLanes: group, column, document
+    T* scores = nullptr;             // block x padded M: similarities, then exp of the logits
+    T* positives = nullptr;          // B: similarity of each query and its positive
+    T* chunk_top = nullptr;          // block x chunks: the largest signed similarity of the negatives
+    double* chunk_sum = nullptr;     // block x chunks: sum of exp, relative to chunk_top
+    double* chunk_moment = nullptr;  // block x chunks: sum of exp times (similarity - the positive's)
+    int64_t* chunk_rank = nullptr;   // block x chunks
+    T* chunk_weight = nullptr;       // block x chunks: exp(chunk_top - top) * row_weight / total
+    T* positive_weight = nullptr;    // block
+    T* partial = nullptr;            // chunks x block x width: the queries' gradient by chunk
+    T* document_sums = nullptr;      // M x width: the documents' gradient so far
+    Output<T> losses, hit_probability, grad_queries, grad_documents;
+};
+
+template <class T>
+struct KernelTable {
+    // Norms of rows [begin, end).
+    NormCounts (*norms)(const Rows<T>&, int64_t dim, double floor, int64_t begin, int64_t end) noexcept;
+
+    // scratch: gather_scratch(dim, slots) elements.
+    int64_t (*gather_scratch)(int64_t dim, int64_t slots) noexcept;
+    Totals (*gather_queries)(const GatherQueries<T>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*gather_gradient)(const GatherGradient<T>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    Totals (*batch_softmax)(const BatchSoftmax<T>&) noexcept;
+
+    void (*tile_pack)(const Rows<T>&, int64_t dim, T* units, T* panels, int64_t begin, int64_t end) noexcept;
+    void (*tile_positives)(const Tiles<T>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*tile_scores)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
+    Totals (*tile_combine)(const Tiles<T>&, int64_t first, int64_t count, T* scratch) noexcept;
+    void (*tile_gradients)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
+    void (*tile_finish_queries)(const Tiles<T>&, int64_t first, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*tile_finish_documents)(const Tiles<T>&, int64_t begin, int64_t end) noexcept;
+    int64_t (*tile_scratch)(int64_t width, int64_t block, int64_t chunks) noexcept;  // elements, for all of the above
+
+    // Elementwise, for tests: exp of n numbers <= 0.
+    void (*exp_nonpositive)(const T* x, T* result, int64_t n) noexcept;
+};
+
+struct Kernels {
+    const char* isa;
+    KernelTable<float> f32;
+    KernelTable<double> f64;
+    // Elementwise, for tests: log(a + b).
+    void (*log_of_sum)(const double* a, const double* b, double* result, int64_t n) noexcept;
+
+    template <class T>
+    const KernelTable<T>& table() const;
+};
+template <>
+inline const KernelTable<float>& Kernels::table<float>() const {
+    return f32;
+}
+template <>
+inline const KernelTable<double>& Kernels::table<double>() const {
+    return f64;
+}
+
+}  // namespace negcos
+
+#endif

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The candidate lists as a bipartite graph: the negatives as edges from queries to documents, and its transpose, so
+// that a document's gradient is a gather like a query's: written once, by one task, in a fixed order.
+#ifndef NEGCOS_PAIRS_HPP
+#define NEGCOS_PAIRS_HPP
+
+#include <cstdint>
+
+#include "kernels.hpp"
+#include "negcos/negcos.h"
+#include "parallel.hpp"
+#include "workspace.hpp"
+
+namespace negcos {
+
+class Pairs {
+public:
+    // No negatives at all.
+    Pairs(int64_t batch, int64_t documents) : batch_(batch), documents_(documents) {}
+    // Drawn from options.sampling, or `given` (batch x rounds) with GIVEN.
+    Pairs(const negcos_options& options, const int32_t* given, int64_t batch, int64_t documents);
+
+    int64_t slots() const { return candidates_.slots(); }
+    const Candidates& candidates() const { return candidates_; }
+    const Incoming& incoming() const { return incoming_; }
+
+    void reserve(Arena& arena, bool transpose);
+    // Draws the rounds and, if the arrays were reserved, transposes: all rounds in parallel.
+    bool build(Parallel& parallel, bool run_inline);
+    // The negatives row by row, batch x rounds.
+    void copy_negatives(int32_t* out) const;
+
+private:
+    void draw(int64_t round);
+    void sort_edges();
+
+    int64_t batch_, documents_;
+    bool drawn_ = false, derangement_ = false;
+    uint64_t seed_ = 0, step_ = 0;
+    Candidates candidates_;
+    Incoming incoming_;
+    int32_t *permutations_ = nullptr, *inverse_ = nullptr;
+    int64_t *start_ = nullptr, *edge_ = nullptr;
+};
+
+}  // namespace negcos
+
+#endif

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel.hpp"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "config.hpp"
+
+#ifdef NEGCOS_HAVE_TBB
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+#endif
+
+namespace negcos {
+
+struct Parallel::Arena {
+#ifdef NEGCOS_HAVE_TBB
+    explicit Arena(int32_t threads) : tbb(threads) {}
+    tbb::task_arena tbb;
+#endif
+};
+
+Parallel::Parallel(int32_t threading, int32_t threads, negcos_parallel_for_fn callback, void* callback_data)
+    : threading_(threading),
+      threads_(threading == NEGCOS_THREADING_SERIAL ? 1 : threads),
+      process_(getpid()),
+      callback_(callback),
+      callback_data_(callback_data) {
+#ifdef NEGCOS_HAVE_TBB
+    if (threading == NEGCOS_THREADING_TBB && threads > 1) arena_ = std::make_unique<Arena>(threads);
+#endif
+}
+
+Parallel::~Parallel() = default;
+
+bool Parallel::available(int32_t threading) noexcept {
+    switch (threading) {
+        case NEGCOS_THREADING_SERIAL:
+        case NEGCOS_THREADING_CALLBACK:
+            return true;
+#ifdef NEGCOS_HAVE_TBB
+        case NEGCOS_THREADING_TBB:
+            return true;
+#endif
+#ifdef NEGCOS_HAVE_OPENMP
+        case NEGCOS_THREADING_OPENMP:
+            return true;
+#endif
+        default:
+            return false;
+    }
+}
+
+int32_t Parallel::usable_threads() noexcept {
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    const unsigned count = std::thread::hardware_concurrency();
+    return count == 0 ? 1 : static_cast<int32_t>(count);
+}
+
+// The threads of a pool do not live on in the child of a fork.
+bool Parallel::forked() const noexcept {
+    return getpid() != process_;
+}
+
+bool Parallel::run(int64_t workers, void (*work)(void*, int64_t), void* task) noexcept {
+    try {
+        switch (threading_) {
+#ifdef NEGCOS_HAVE_TBB
+            case NEGCOS_THREADING_TBB:
+                arena_->tbb.execute([&] {
+                    tbb::parallel_for(
+                        int64_t{0}, workers, [&](int64_t w) { work(task, w); }, tbb::simple_partitioner());
+                });
+                return true;
+#endif
+#ifdef NEGCOS_HAVE_OPENMP
+            case NEGCOS_THREADING_OPENMP: {
+#pragma omp parallel num_threads(static_cast <int>(workers))
+                work(task, 0);
+                return true;
+            }
+#endif
+            case NEGCOS_THREADING_CALLBACK:
+                return callback_(callback_data_, workers, work, task) == 0;
+            default:
+                return true;
+        }
+    } catch (...) {
+        // Our tasks never throw. A pool that could not be had leaves the work to the calling thread; the caller's own
+        // threads that threw have failed.
+        return threading_ != NEGCOS_THREADING_CALLBACK;
+    }
+}
+
+}  // namespace negcos

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Independent tasks on whichever threads a context was given. Nothing outside parallel.cpp knows oneTBB or OpenMP.
+#ifndef NEGCOS_PARALLEL_HPP
+#define NEGCOS_PARALLEL_HPP
+
+#include <atomic>
+#include <cfenv>
+#include <cstdint>
+#include <memory>
+
+#include "negcos/negcos.h"
+
+namespace negcos {
+
+class Parallel {
+public:
+    // threading: resolved, one that available() accepts.
+    Parallel(int32_t threading, int32_t threads, negcos_parallel_for_fn callback, void* callback_data);
+    ~Parallel();
+    Parallel(const Parallel&) = delete;
+    Parallel& operator=(const Parallel&) = delete;
+
+    static bool available(int32_t threading) noexcept;
+    static int32_t usable_threads() noexcept;  // what the process's CPU affinity allows
+
+    int32_t threads() const noexcept { return threads_; }
+    int32_t threading() const noexcept { return threading_; }
+
+    // body(index, worker) once for every index in [0, count), worker in [0, threads) and never twice at once. Inline
+    // work stays in the calling thread. Returns false when the caller's own threads failed; what ran is then unknown.
+    template <class Body>
+    bool for_each(int64_t count, bool run_inline, Body&& body) noexcept {
+        const int64_t workers = count < threads_ ? count : threads_;
+        if (run_inline || workers <= 1 || threading_ == NEGCOS_THREADING_SERIAL || forked()) {
+            for (int64_t index = 0; index < count; ++index) body(index, int64_t{0});
+            return true;
+        }
+        Loop<Body> loop{body, count, workers};
+        std::fegetenv(&loop.mode);
+        if (!run(workers, &Loop<Body>::work, &loop)) return false;
+        // Whatever no worker came to: a back end may start fewer than it was asked for.
+        for (int64_t index; (index = loop.next.fetch_add(1)) < count;) body(index, int64_t{0});
+        return true;
+    }
+
+private:
+    // Workers take the next index until none is left, and compute in the floating-point mode of the calling thread.
+    template <class Body>
+    struct Loop {
+        Body& body;
+        int64_t count, workers;
+        std::atomic<int64_t> next{0}, started{0};
+        std::fenv_t mode{};
+
+        static void work(void* task, int64_t) {
+            Loop& loop = *static_cast<Loop*>(task);
+            const int64_t worker = loop.started.fetch_add(1);
+            if (worker >= loop.workers) return;
+            std::fenv_t own;
+            std::fegetenv(&own);
+            std::fesetenv(&loop.mode);
+            for (int64_t index; (index = loop.next.fetch_add(1)) < loop.count;) loop.body(index, worker);
+            std::fesetenv(&own);
+        }
+    };
+
+    bool run(int64_t workers, void (*work)(void*, int64_t), void* task) noexcept;
+    bool forked() const noexcept;
+
+    struct Arena;
+    int32_t threading_, threads_;
+    int64_t process_;
+    negcos_parallel_for_fn callback_;
+    void* callback_data_;
+    std::unique_ptr<Arena> arena_;
+};
+
+}  // namespace negcos
+
+#endif

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The negatives of each round, drawn from a counter-based generator keyed by (seed, step, round): any round can be
+// drawn by any thread. docs/sampling.md states the algorithm so that it can be written again.
+#ifndef NEGCOS_SAMPLING_HPP
+#define NEGCOS_SAMPLING_HPP
+
+#include <cstdint>
+
+namespace negcos {
+
+// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+void philox4x32(const uint32_t (&counter)[4], const uint32_t (&key)[2], uint32_t (&words)[4]) noexcept;
+
+// The words of one round's stream, in order: counters (block, round, step), block = 0, 1, 2, ...
+class WordStream {
+public:
+    WordStream(uint64_t seed, uint64_t step, uint32_t round) noexcept;
+
+    uint32_t next() noexcept {
+        if (used_ == kWords) refill();
+        return words_[used_++];
+    }
+
+    // Uniform in [0, n), n > 0: multiply and shift, drawing again where it would favour anyone (Lemire, "Fast random
+    // integer generation in an interval", 2019).
+    uint32_t below(uint32_t n) noexcept {
+        uint64_t m = static_cast<uint64_t>(next()) * n;
+        if (static_cast<uint32_t>(m) < n) {
+            const uint32_t unfair = (0u - n) % n;
+            while (static_cast<uint32_t>(m) < unfair) m = static_cast<uint64_t>(next()) * n;
+        }
+        return static_cast<uint32_t>(m >> 32);
+    }
+
+private:
+    void refill() noexcept;
+
+    static constexpr int kBlocks = 16, kWords = 4 * kBlocks;
+    uint32_t key_[2], round_, step_[2];
+    uint32_t block_ = 0;
+    int used_ = kWords;
+    uint32_t words_[kWords];
+};
+
+// A uniform random permutation of [0, n) into `permutation`; with `derangement`, one without fixed points (n >= 2).
+void draw_permutation(uint64_t seed, uint64_t step, uint32_t round, int64_t n, bool derangement,
+                      int32_t* permutation) noexcept;
+
+}  // namespace negcos
+
+#endif

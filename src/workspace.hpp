@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The memory of a context: one 64-byte aligned block, grown when a call needs more and then kept. A call lays out its
+// arrays twice with the same code: once to add up sizes, once to get addresses.
+#ifndef NEGCOS_WORKSPACE_HPP
+#define NEGCOS_WORKSPACE_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+
+#include "status.hpp"
+
+namespace negcos {
+
+// Hands out consecutive arrays, each on a 64-byte border; without a base it only counts.
+class Arena {
+public:
+    Arena() = default;
+    explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+
+    template <class T>
+    T* take(int64_t count) noexcept {
+        size_t bytes, end;
+        if (count < 0 || __builtin_mul_overflow(static_cast<size_t>(count), sizeof(T), &bytes) ||
+            __builtin_add_overflow(bytes, kAlign - 1, &bytes) ||
+            __builtin_add_overflow(used_, bytes / kAlign * kAlign, &end) || end > PTRDIFF_MAX) {
+            overflow_ = true;
+            return nullptr;
+        }
+        T* result = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+        used_ = end;
+        return result;
+    }
+    size_t used() const noexcept { return used_; }
+    bool overflow() const noexcept { return overflow_; }
+
+    static constexpr size_t kAlign = 64;
+
+private:
+    char* base_ = nullptr;
+    size_t used_ = 0;
+    bool overflow_ = false;
+};
+
+class Workspace {
+public:
+    explicit Workspace(uint64_t limit) noexcept : limit_(limit) {}
+    Workspace(const Workspace&) = delete;
+    Workspace& operator=(const Workspace&) = delete;
+    ~Workspace() { std::free(base_); }
+
+    // layout(arena) takes every array that the call needs.
+    template <class Layout>
+    int32_t lay_out(Layout&& layout) noexcept {
+        Arena count;
+        layout(count);
+        if (count.overflow())
+            return fail(NEGCOS_STATUS_OUT_OF_MEMORY, "the workspace of this call is larger than the address space");
+        if (limit_ != 0 && count.used() > limit_)
+            return fail(NEGCOS_STATUS_WORKSPACE_LIMIT, "workspace_limit is %llu bytes, this call needs %llu",
+                        static_cast<unsigned long long>(limit_), static_cast<unsigned long long>(count.used()));
+        if (count.used() > capacity_) {
+            std::free(base_);
+            capacity_ = 0;
+            base_ = std::aligned_alloc(Arena::kAlign, count.used());
+            if (!base_)
+                return fail(NEGCOS_STATUS_OUT_OF_MEMORY, "could not allocate a workspace of %llu bytes",
+                            static_cast<unsigned long long>(count.used()));
+            capacity_ = count.used();
+        }
+        Arena real(base_);
+        layout(real);
+        return NEGCOS_STATUS_OK;
+    }
+
+private:
+    void* base_ = nullptr;
+    size_t capacity_ = 0;
+    uint64_t limit_;
+};
+
+}  // namespace negcos
+
+#endif

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The only extern "C" unit: brings the caller's structs to this library's size, validates, calls, and lets nothing but
+// a status out.
+#include "negcos/negcos.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+
+#include "config.hpp"
+#include "dispatch.hpp"
+#include "evaluate.hpp"
+#include "status.hpp"
+#include "validate.hpp"
+
+using namespace negcos;
+
+struct negcos_context : Context {
+    using Context::Context;
+};
+
+namespace {
+
+constexpr int32_t kMostThreads = 4096;
+constexpr uint32_t kLargestStruct = 1 << 16;
+
+// The sizes of the structs' first version: nobody was ever built against shorter ones.
+constexpr size_t kFirstSize(const negcos_context_options*) {
+    return 48;
+}
+constexpr size_t kFirstSize(const negcos_options*) {
+    return 112;
+}
+constexpr size_t kFirstSize(const negcos_batch*) {
+    return 176;
+}
+constexpr size_t kFirstSize(const negcos_result*) {
+    return 312;
+}
+
+negcos_context_options defaults(const negcos_context_options*) {
+    return {};
+}
+negcos_options defaults(const negcos_options*) {
+    negcos_options options{};
+    options.rounds = 4;
+    options.scale = 20;
+    options.temperature = 1;
+    options.norm_floor = 1e-12;
+    options.false_negative_margin = std::numeric_limits<double>::infinity();
+    return options;
+}
+negcos_batch defaults(const negcos_batch*) {
+    return {};
+}
+negcos_result defaults(const negcos_result*) {
+    return {};
+}
+
+template <class Struct>
+void initialise(Struct* target, size_t size) noexcept {
+    if (!target || size < sizeof target->struct_size) return;
+    Struct filled = defaults(target);
+    std::memset(target, 0, size);
+    filled.struct_size = static_cast<uint32_t>(size < kLargestStruct ? size : kLargestStruct);
+    std::memcpy(target, &filled, size < sizeof filled ? size : sizeof filled);
+}
+
+// The caller's struct at this library's size: what an older caller does not know has its default, and what a newer one
+// knows beyond this library must not be in use.
+template <class Struct>
+int32_t read_struct(const char* name, const Struct* source, Struct& result) noexcept {
+    result = defaults(source);
+    if (source->struct_size < kFirstSize(source) || source->struct_size > kLargestStruct)
+        return fail(NEGCOS_STATUS_STRUCT_SIZE, "%s.struct_size is %u, expected sizeof = %zu (call %s_init first)", name,
+                    source->struct_size, sizeof(Struct), name);
+    const size_t size = source->struct_size, known = size < sizeof(Struct) ? size : sizeof(Struct);
+    std::memcpy(&result, source, known);
+    const auto* bytes = reinterpret_cast<const unsigned char*>(source);
+    for (size_t at = known; at < size; ++at)
+        if (bytes[at] != 0)
+            return fail(NEGCOS_STATUS_STRUCT_SIZE,
+                        "%s: byte %zu of %zu is set, but this library knows only %zu: a newer option?", name, at, size,
+                        sizeof(Struct));
+    return NEGCOS_STATUS_OK;
+}
+
+template <class Struct>
+int32_t read_optional(const char* name, const Struct* source, Struct& result) noexcept {
+    if (source) return read_struct(name, source, result);
+    result = defaults(source);
+    return NEGCOS_STATUS_OK;
+}
+
+// Everything that can throw is standard C++ running out of memory; anything else is a bug.
+template <class Body>
+int32_t guarded(Body&& body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc&) {
+        return fail(NEGCOS_STATUS_OUT_OF_MEMORY, "out of memory");
+    } catch (...) {
+        return fail(NEGCOS_STATUS_INTERNAL, "an unexpected exception; please report this");
+    }
+}
+
+int32_t threads_of(int32_t asked, int32_t& threads) noexcept {
+    if (asked < 0 || asked > kMostThreads)
+        return fail(NEGCOS_STATUS_VALUE, "options.threads is %d, expected 0 (all) to %d", asked, kMostThreads);
+    threads = asked;
+    if (asked != 0) return NEGCOS_STATUS_OK;
+    threads = Parallel::usable_threads();
+    if (threads > kMostThreads) threads = kMostThreads;
+    if (const char* text = std::getenv("NEGCOS_THREADS")) {
+        char* end = nullptr;
+        errno = 0;
+        const long cap = std::strtol(text, &end, 10);
+        if (end == text || *end != '\0' || errno != 0 || cap < 1)
+            return fail(NEGCOS_STATUS_VALUE, "NEGCOS_THREADS in the environment is \"%.64s\", expected a number from 1",
+                        text);
+        if (cap < threads) threads = static_cast<int32_t>(cap);
+    }
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t threading_of(const negcos_context_options& options, int32_t& threading) noexcept {
+    threading = options.threading;
+    if (threading < NEGCOS_THREADING_DEFAULT || threading > NEGCOS_THREADING_CALLBACK)
+        return fail(NEGCOS_STATUS_VALUE, "options.threading is %d, expected 0 to %d", threading,
+                    NEGCOS_THREADING_CALLBACK);
+    if (threading == NEGCOS_THREADING_CALLBACK && !options.parallel_for)
+        return fail(NEGCOS_STATUS_NULL_ARGUMENT, "options.parallel_for is NULL, expected a function with CALLBACK");
+    if (threading == NEGCOS_THREADING_DEFAULT) {
+        for (const int32_t candidate : {NEGCOS_THREADING_TBB, NEGCOS_THREADING_OPENMP, NEGCOS_THREADING_SERIAL})
+            if (Parallel::available(candidate)) {
+                threading = candidate;
+                break;
+            }
+    }
+    if (!Parallel::available(threading))
+        return fail(NEGCOS_STATUS_UNSUPPORTED, "options.threading %s is not built into this library",
+                    threading == NEGCOS_THREADING_TBB ? "TBB" : "OPENMP");
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t create(const negcos_context_options* given, negcos_context** context) {
+    if (!context) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "context is NULL, expected a place for the new context");
+    negcos_context_options options;
+    int32_t status = read_optional("negcos_context_options", given, options);
+    if (status) return status;
+    if (options.reserved != 0) return fail(NEGCOS_STATUS_VALUE, "options.reserved is %d, expected 0", options.reserved);
+    int32_t threading = 0, threads = 0;
+    if ((status = threading_of(options, threading)) || (status = threads_of(options.threads, threads))) return status;
+    const Kernels* kernels = nullptr;
+    if ((status = select_kernels(cpu_features(), options.isa, std::getenv("NEGCOS_ISA"), &kernels))) return status;
+    *context = new negcos_context(*kernels, threading, threads, options);
+    return NEGCOS_STATUS_OK;
+}
+
+}  // namespace
+
+static_assert(sizeof(negcos_const_matrix) == 40 && sizeof(negcos_matrix) == 40);
+static_assert(sizeof(negcos_context_options) == 48 && sizeof(negcos_options) == 112);
+static_assert(sizeof(negcos_batch) == 176 && sizeof(negcos_result) == 312);
+
+extern "C" {
+
+uint32_t negcos_version(void) {
+    return (NEGCOS_VERSION_MAJOR << 16) | (NEGCOS_VERSION_MINOR << 8) | NEGCOS_VERSION_PATCH;
+}
+
+const char* negcos_status_string(int32_t status) {
+    return status_string(status);
+}
+
+const char* negcos_last_error(void) {
+    return last_error();
+}
+
+int32_t negcos_isa_count(void) {
+    return isa_count();
+}
+
+const char* negcos_isa_name(int32_t index) {
+    return isa_name(index);
+}
+
+int32_t negcos_isa_available(const char* isa) {
+    return isa && isa_available(isa, cpu_features()) ? 1 : 0;
+}
+
+void negcos_context_options_init(negcos_context_options* options, size_t size) {
+    initialise(options, size);
+}
+void negcos_options_init(negcos_options* options, size_t size) {
+    initialise(options, size);
+}
+void negcos_batch_init(negcos_batch* batch, size_t size) {
+    initialise(batch, size);
+}
+void negcos_result_init(negcos_result* result, size_t size) {
+    initialise(result, size);
+}
+
+int32_t negcos_context_create(const negcos_context_options* options, negcos_context** context) {
+    return guarded([&] { return create(options, context); });
+}
+
+void negcos_context_destroy(negcos_context* context) {
+    delete context;
+}
+
+const char* negcos_context_isa(const negcos_context* context) {
+    return context ? context->kernels.isa : nullptr;
+}
+
+int32_t negcos_context_threads(const negcos_context* context) {
+    return context ? context->parallel.threads() : 0;
+}
+
+int32_t negcos_evaluate(negcos_context* context, const negcos_options* options, const negcos_batch* batch,
+                        negcos_result* result) {
+    return guarded([&]() -> int32_t {
+        if (!context) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "context is NULL");
+        if (!batch) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "batch is NULL");
+        if (!result) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "result is NULL");
+        negcos_options o;
+        negcos_batch b;
+        negcos_result r;
+        int32_t status;
+        if ((status = read_optional("negcos_options", options, o)) ||
+            (status = read_struct("negcos_batch", batch, b)) || (status = read_struct("negcos_result", result, r)) ||
+            (status = validate_evaluate(o, b, r)) || (status = evaluate(*context, o, b, r)))
+            return status;
+        result->loss = r.loss;
+        result->grad_scale = r.grad_scale;
+        result->grad_bias = r.grad_bias;
+        result->accuracy = r.accuracy;
+        result->mean_reciprocal_rank = r.mean_reciprocal_rank;
+        result->excluded = r.excluded;
+        result->zero_rows = r.zero_rows;
+        return NEGCOS_STATUS_OK;
+    });
+}
+
+int32_t negcos_sample(negcos_context* context, const negcos_options* options, int64_t batch, int64_t documents,
+                      int32_t* negatives) {
+    return guarded([&]() -> int32_t {
+        if (!context) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "context is NULL");
+        negcos_options o;
+        int32_t status;
+        if ((status = read_optional("negcos_options", options, o)) ||
+            (status = validate_sample(o, batch, documents, negatives)))
+            return status;
+        return sample(*context, o, batch, documents, negatives);
+    });
+}
+
+}  // extern "C"

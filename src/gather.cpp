@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gather.hpp"
+
+namespace negcos {
+
+template <class T>
+bool GatherEngine<T>::run_inline() const {
+    int64_t work;
+    return !__builtin_mul_overflow(problem_.batch() * pairs_.slots(), problem_.dim, &work) && work < kInlineWork;
+}
+
+template <class T>
+void GatherEngine<T>::reserve(Arena& arena, int64_t workers) {
+    const Problem<T>& p = problem_;
+    const int64_t batch = p.batch(), slots = pairs_.slots();
+    pairs_.reserve(arena, p.grad_documents.data && !p.batch_softmax);
+    if (p.batch_softmax) {
+        positives_ = arena.take<T>(batch);
+        batch_scratch_ = arena.take<T>(pad_lanes<T>(batch));
+        edges_ = p.gradients() ? arena.take<T>(batch) : nullptr;
+    } else {
+        edges_ = p.grad_documents.data ? arena.take<T>(batch * slots) : nullptr;
+    }
+    int64_t work;
+    rows_per_task_ = rows_per_task(__builtin_mul_overflow(slots, p.dim, &work) ? INT64_MAX : work);
+    task_totals_ = arena.take<Totals>(tasks_of(batch, rows_per_task_));
+    scratch_size_ = kernels_.gather_scratch(p.dim, slots);
+    scratch_ = arena.take<T>(scratch_size_ * workers);
+}
+
+template <class T>
+bool GatherEngine<T>::gradient_of(Parallel& parallel, const Rows<T>& targets, const Rows<T>& sources,
+                                  const Incoming& incoming, Output<T> gradient) {
+    const GatherGradient<T> work{targets, sources, problem_.dim, incoming, edges_, problem_.loss.factor, gradient};
+    return for_each_block(parallel, targets.count, rows_per_task_, run_inline(),
+                          [&](int64_t begin, int64_t end, int64_t worker) {
+                              kernels_.gather_gradient(work, begin, end, scratch_ + worker * scratch_size_);
+                          });
+}
+
+template <class T>
+bool GatherEngine<T>::run(Parallel& parallel, Totals& totals) {
+    const Problem<T>& p = problem_;
+    if (!pairs_.build(parallel, run_inline())) return false;
+
+    GatherQueries<T> forward{p.queries, p.documents, p.dim,    pairs_.candidates(), p.loss,   !p.batch_softmax,
+                             edges_,    positives_,  p.losses, p.hit_probability,   p.logits, p.grad_queries};
+    if (p.batch_softmax) forward.edges = nullptr;  // they come from the whole batch below
+    if (!for_each_block(parallel, p.batch(), rows_per_task_, run_inline(),
+                        [&](int64_t begin, int64_t end, int64_t worker) {
+                            task_totals_[begin / rows_per_task_] =
+                                kernels_.gather_queries(forward, begin, end, scratch_ + worker * scratch_size_);
+                        }))
+        return false;
+
+    if (!p.batch_softmax) {
+        for (int64_t task = 0; task < tasks_of(p.batch(), rows_per_task_); ++task) totals.add(task_totals_[task]);
+        return !p.grad_documents.data ||
+               gradient_of(parallel, p.documents, p.queries, pairs_.incoming(), p.grad_documents);
+    }
+
+    totals = kernels_.batch_softmax(
+        {p.batch(), positives_, p.loss.factor, p.mean, edges_, batch_scratch_, p.losses, p.hit_probability});
+    Incoming positives_only;
+    positives_only.direct = p.batch();
+    return (!p.grad_queries.data || gradient_of(parallel, p.queries, p.documents, positives_only, p.grad_queries)) &&
+           (!p.grad_documents.data || gradient_of(parallel, p.documents, p.queries, positives_only, p.grad_documents));
+}
+
+template class GatherEngine<float>;
+template class GatherEngine<double>;
+
+}  // namespace negcos

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tiles.hpp"
+
+namespace negcos {
+namespace {
+
+// Queries per block: their scores against one chunk, and the rows of both, stay in a second-level cache. Documents per
+// chunk: enough chunks for all threads in a batch of a few hundred. Both are multiples of every register tile. Fixed,
+// since they decide the order of sums.
+constexpr int64_t kBlock = 96, kChunk = 192;
+
+// Rows per task where a task's work is no more than reading and writing them.
+constexpr int64_t kRowsPerTask = 64;
+
+}  // namespace
+
+template <class T>
+void TileEngine<T>::reserve(Arena& arena, int64_t workers) {
+    const Problem<T>& p = problem_;
+    const int64_t batch = p.batch(), documents = p.documents.count;
+    tiles_ = Tiles<T>{};
+    Tiles<T>& t = tiles_;
+    t.dim = p.dim;
+    t.width = pad_lanes<T>(p.dim);
+    t.block = kBlock < batch ? kBlock : batch;
+    t.chunk = kChunk;
+    t.chunks = tasks_of(documents, kChunk);
+    t.gradients = p.gradients();
+
+    // Products that overflow were refused with the shapes; the arena refuses what does not fit an address space.
+    const int64_t stride = pad_lanes<T>(documents);
+    t.query_units = arena.take<T>(batch * t.width);
+    t.document_units = arena.take<T>(documents * t.width);
+    t.panels = arena.take<T>(stride * t.width);
+    t.scores = arena.take<T>(t.block * stride);
+    t.positives = arena.take<T>(batch);
+    t.chunk_top = arena.take<T>(t.block * t.chunks);
+    t.chunk_sum = arena.take<double>(t.block * t.chunks);
+    t.chunk_moment = arena.take<double>(t.block * t.chunks);
+    t.chunk_rank = arena.take<int64_t>(t.block * t.chunks);
+    t.chunk_weight = arena.take<T>(t.block * t.chunks);
+    t.positive_weight = arena.take<T>(t.block);
+    t.partial = p.grad_queries.data ? arena.take<T>(t.chunks * t.block * t.width) : nullptr;
+    t.document_sums = p.grad_documents.data ? arena.take<T>(documents * t.width) : nullptr;
+    scratch_size_ = kernels_.tile_scratch(t.width, t.block, t.chunks);
+    scratch_ = arena.take<T>(scratch_size_ * workers);
+}
+
+template <class T>
+bool TileEngine<T>::run(Parallel& parallel, Totals& totals) {
+    const Problem<T>& p = problem_;
+    const int64_t batch = p.batch(), documents = p.documents.count;
+    Tiles<T>& t = tiles_;
+    t.queries = p.queries;
+    t.documents = p.documents;
+    t.loss = p.loss;
+    t.losses = p.losses;
+    t.hit_probability = p.hit_probability;
+    t.grad_queries = p.grad_queries;
+    t.grad_documents = p.grad_documents;
+
+    int64_t work;
+    const bool small = !__builtin_mul_overflow(batch * documents, t.width, &work) && work < kInlineWork;
+    const auto scratch = [&](int64_t worker) { return scratch_ + worker * scratch_size_; };
+    const auto blocks = [&](int64_t rows, auto&& body) {
+        return for_each_block(parallel, rows, kRowsPerTask, small, body);
+    };
+
+    const bool packed =
+        blocks(documents,
+               [&](int64_t begin, int64_t end, int64_t) {
+                   kernels_.tile_pack(p.documents, p.dim, t.document_units, t.panels, begin, end);
+               }) &&
+        blocks(batch, [&](int64_t begin, int64_t end,
+                          int64_t) { kernels_.tile_pack(p.queries, p.dim, t.query_units, nullptr, begin, end); }) &&
+        blocks(batch, [&](int64_t begin, int64_t end, int64_t worker) {
+            kernels_.tile_positives(t, begin, end, scratch(worker));
+        });
+    if (!packed) return false;
+
+    for (int64_t first = 0; first < batch; first += t.block) {
+        const int64_t count = batch - first < t.block ? batch - first : t.block;
+        if (!parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
+                kernels_.tile_scores(t, first, count, chunk, scratch(worker));
+            }))
+            return false;
+        totals.add(kernels_.tile_combine(t, first, count, scratch_));
+        if (!t.gradients) continue;
+        if (!parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
+                kernels_.tile_gradients(t, first, count, chunk, scratch(worker));
+            }))
+            return false;
+        if (t.grad_queries.data &&
+            !for_each_block(parallel, count, 8, small, [&](int64_t begin, int64_t end, int64_t worker) {
+                kernels_.tile_finish_queries(t, first, begin, end, scratch(worker));
+            }))
+            return false;
+    }
+    return !t.grad_documents.data || blocks(documents, [&](int64_t begin, int64_t end, int64_t) {
+        kernels_.tile_finish_documents(t, begin, end);
+    });
+}
+
+template class TileEngine<float>;
+template class TileEngine<double>;
+
+}  // namespace negcos

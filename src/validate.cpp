@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "validate.hpp"
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "status.hpp"
+
+namespace negcos {
+namespace {
+
+// Evaluates to its status when that is a failure.
+#define NEGCOS_TRY(expression)                                    \
+    do {                                                          \
+        if (const int32_t status_ = (expression)) return status_; \
+    } while (false)
+
+int32_t unsupported(const char* what) {
+    return fail(NEGCOS_STATUS_UNSUPPORTED, "%s: this version cannot do that", what);
+}
+
+int32_t check_enum(const char* name, int32_t value, int32_t last) {
+    if (value < 0 || value > last)
+        return fail(NEGCOS_STATUS_VALUE, "options.%s is %d, expected 0 to %d", name, value, last);
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t check_finite(const char* name, double value) {
+    if (!std::isfinite(value))
+        return fail(NEGCOS_STATUS_VALUE, "options.%s is %g, expected a finite number", name, value);
+    return NEGCOS_STATUS_OK;
+}
+
+// An option whose only value so far is its default.
+int32_t check_default(const char* name, double value, double normal) {
+    if (std::isnan(value)) return fail(NEGCOS_STATUS_VALUE, "options.%s is NaN", name);
+    if (value != normal)
+        return fail(NEGCOS_STATUS_UNSUPPORTED, "options.%s is %g: this version cannot do that (only %g)", name, value,
+                    normal);
+    return NEGCOS_STATUS_OK;
+}
+
+int64_t element_size(int32_t dtype) {
+    switch (dtype) {
+        case NEGCOS_DTYPE_F64:
+            return 8;
+        case NEGCOS_DTYPE_F32:
+            return 4;
+        default:
+            return 2;
+    }
+}
+
+// A block of memory row by row, in bytes.
+struct Region {
+    const char* name;
+    uintptr_t begin = 0;
+    uint64_t rows = 0, width = 0, stride = 0;
+
+    bool empty() const { return rows == 0 || width == 0; }
+    uintptr_t end() const { return begin + static_cast<uintptr_t>((rows - 1) * stride + width); }
+};
+
+Region contiguous(const char* name, const void* data, int64_t count, int64_t size) {
+    const uint64_t bytes = data && count > 0 ? static_cast<uint64_t>(count) * static_cast<uint64_t>(size) : 0;
+    return {name, reinterpret_cast<uintptr_t>(data), 1, bytes, bytes};
+}
+
+template <class Matrix>
+Region region(const char* name, const Matrix& m) {
+    if (!m.data) return {name};
+    const uint64_t size = static_cast<uint64_t>(element_size(m.dtype));
+    return {name, reinterpret_cast<uintptr_t>(m.data), static_cast<uint64_t>(m.rows),
+            static_cast<uint64_t>(m.cols) * size, static_cast<uint64_t>(m.row_stride) * size};
+}
+
+bool overlap(const Region& a, const Region& b) {
+    if (a.empty() || b.empty() || a.end() <= b.begin || b.end() <= a.begin) return false;
+    // Columns of one wider matrix: the ranges interleave, the elements may still be apart.
+    if (a.rows > 1 && b.rows > 1 && a.stride == b.stride) {
+        const Region &low = a.begin <= b.begin ? a : b, &high = a.begin <= b.begin ? b : a;
+        const uint64_t offset = (high.begin - low.begin) % a.stride;
+        return offset < low.width || offset + high.width > a.stride;
+    }
+    return true;
+}
+
+// Shape, stride, dtype and alignment of a matrix that is present.
+template <class Matrix>
+int32_t check_matrix(const char* name, const Matrix& m) {
+    if (m.reserved != 0) return fail(NEGCOS_STATUS_VALUE, "%s.reserved is %d, expected 0", name, m.reserved);
+    if (m.dtype < NEGCOS_DTYPE_F32 || m.dtype > NEGCOS_DTYPE_BF16)
+        return fail(NEGCOS_STATUS_DTYPE, "%s.dtype is %d, expected one of NEGCOS_DTYPE_", name, m.dtype);
+    if (m.rows < 0 || m.cols < 0)
+        return fail(NEGCOS_STATUS_SHAPE, "%s is %lld x %lld, expected no negative size", name,
+                    static_cast<long long>(m.rows), static_cast<long long>(m.cols));
+    if (m.row_stride < m.cols)
+        return fail(NEGCOS_STATUS_SHAPE, "%s.row_stride is %lld, expected at least cols = %lld", name,
+                    static_cast<long long>(m.row_stride), static_cast<long long>(m.cols));
+    int64_t bytes;
+    if (m.rows > 0 &&
+        (__builtin_mul_overflow(m.rows - 1, m.row_stride, &bytes) || __builtin_add_overflow(bytes, m.cols, &bytes) ||
+         __builtin_mul_overflow(bytes, element_size(m.dtype), &bytes)))
+        return fail(NEGCOS_STATUS_SHAPE, "%s of %lld rows with row_stride %lld is larger than the address space", name,
+                    static_cast<long long>(m.rows), static_cast<long long>(m.row_stride));
+    const uintptr_t address = reinterpret_cast<uintptr_t>(m.data);
+    if (address % static_cast<uintptr_t>(element_size(m.dtype)) != 0)
+        return fail(NEGCOS_STATUS_VALUE, "%s.data is not aligned to its elements of %d bytes", name,
+                    static_cast<int>(element_size(m.dtype)));
+    return NEGCOS_STATUS_OK;
+}
+
+template <class Matrix>
+int32_t check_input(const char* name, const Matrix& m) {
+    if (!m.data && m.rows != 0 && m.cols != 0) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "%s.data is NULL", name);
+    return check_matrix(name, m);
+}
+
+int32_t check_output(const char* name, const negcos_matrix& m, int64_t rows, int64_t cols, int32_t dtype) {
+    if (!m.data) return NEGCOS_STATUS_OK;
+    NEGCOS_TRY(check_matrix(name, m));
+    if (m.dtype != dtype)
+        return fail(NEGCOS_STATUS_DTYPE, "%s.dtype is %d, expected the queries' %d", name, m.dtype, dtype);
+    if (m.rows != rows || m.cols != cols)
+        return fail(NEGCOS_STATUS_SHAPE, "%s is %lld x %lld, expected %lld x %lld", name,
+                    static_cast<long long>(m.rows), static_cast<long long>(m.cols), static_cast<long long>(rows),
+                    static_cast<long long>(cols));
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t check_sampling(const negcos_options& options, int64_t batch, int64_t documents) {
+    if (documents > std::numeric_limits<int32_t>::max())
+        return fail(NEGCOS_STATUS_SHAPE, "%lld documents, expected at most 2147483647",
+                    static_cast<long long>(documents));
+    int64_t edges;
+    if (__builtin_mul_overflow(batch, int64_t{1} + options.rounds, &edges))
+        return fail(NEGCOS_STATUS_SHAPE, "%lld queries with %d rounds are more than 2^63 pairs",
+                    static_cast<long long>(batch), options.rounds);
+    switch (options.sampling) {
+        case NEGCOS_SAMPLING_CYCLIC:
+            return unsupported("options.sampling CYCLIC");
+        case NEGCOS_SAMPLING_UNIFORM:
+            return unsupported("options.sampling UNIFORM");
+        case NEGCOS_SAMPLING_LOG_UNIFORM:
+            return unsupported("options.sampling LOG_UNIFORM");
+        default:
+            return NEGCOS_STATUS_OK;
+    }
+}
+
+int32_t check_derangement(const negcos_options& options, int64_t batch) {
+    if (options.sampling == NEGCOS_SAMPLING_DERANGEMENT && batch == 1 && options.rounds > 0)
+        return fail(NEGCOS_STATUS_SHAPE, "options.sampling DERANGEMENT needs at least 2 queries, got 1");
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t check_given(const negcos_options& options, const negcos_batch& batch) {
+    const int64_t count = batch.queries.rows * options.rounds;
+    if (count == 0) return NEGCOS_STATUS_OK;
+    if (!batch.negatives)
+        return fail(NEGCOS_STATUS_NULL_ARGUMENT, "batch.negatives is NULL, expected %lld x %d indices with GIVEN",
+                    static_cast<long long>(batch.queries.rows), options.rounds);
+    for (int64_t k = 0; k < count; ++k) {
+        const int32_t j = batch.negatives[k];
+        if (j < -1 || j >= batch.documents.rows)
+            return fail(NEGCOS_STATUS_VALUE,
+                        "batch.negatives[%lld, %lld] is %d, expected -1 (absent) or a row of the %lld documents",
+                        static_cast<long long>(k / options.rounds), static_cast<long long>(k % options.rounds), j,
+                        static_cast<long long>(batch.documents.rows));
+    }
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t check_scale(const negcos_options& options, int32_t dtype) {
+    // Differences of two logits must stay finite in the working type.
+    const double most = dtype == NEGCOS_DTYPE_F64 ? 0x1p1020 : 0x1p124;
+    const double factor = options.scale / options.temperature;
+    if (!(std::fabs(factor) <= most))
+        return fail(NEGCOS_STATUS_VALUE,
+                    "options.scale / options.temperature is %g / %g, expected a ratio of at most %g for this dtype",
+                    options.scale, options.temperature, most);
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t check_not_yet(const negcos_batch& batch, const negcos_result& result) {
+    if (batch.hard_negatives.data) return unsupported("batch.hard_negatives");
+    if (batch.positives) return unsupported("batch.positives");
+    if (batch.document_ids) return unsupported("batch.document_ids");
+    if (batch.query_ids) return unsupported("batch.query_ids");
+    if (batch.log_probability) return unsupported("batch.log_probability");
+    if (batch.weights) return unsupported("batch.weights");
+    if (result.grad_hard_negatives.data) return unsupported("result.grad_hard_negatives");
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
+    const int64_t edges = batch.queries.rows * options.rounds;
+    const bool given = options.sampling == NEGCOS_SAMPLING_GIVEN;
+    const Region inputs[] = {
+        region("batch.queries", batch.queries),
+        region("batch.documents", batch.documents),
+        contiguous("batch.negatives", given ? batch.negatives : nullptr, edges, sizeof(int32_t)),
+    };
+    const Region outputs[] = {
+        region("result.losses", result.losses),
+        region("result.hit_probability", result.hit_probability),
+        region("result.logits", result.logits),
+        region("result.grad_queries", result.grad_queries),
+        region("result.grad_documents", result.grad_documents),
+        contiguous("result.negatives", result.negatives, edges, sizeof(int32_t)),
+    };
+    for (const Region& output : outputs) {
+        for (const Region& input : inputs)
+            if (overlap(output, input)) return fail(NEGCOS_STATUS_OVERLAP, "%s overlaps %s", output.name, input.name);
+        for (const Region* other = outputs; other != &output; ++other)
+            if (overlap(output, *other)) return fail(NEGCOS_STATUS_OVERLAP, "%s overlaps %s", output.name, other->name);
+    }
+    return NEGCOS_STATUS_OK;
+}
+
+}  // namespace
+
+int32_t validate_options(const negcos_options& o) {
+    NEGCOS_TRY(check_enum("objective", o.objective, NEGCOS_OBJECTIVE_DECOUPLED));
+    NEGCOS_TRY(check_enum("similarity", o.similarity, NEGCOS_SIMILARITY_DOT));
+    NEGCOS_TRY(check_enum("sampling", o.sampling, NEGCOS_SAMPLING_ALL));
+    NEGCOS_TRY(check_enum("reduction", o.reduction, NEGCOS_REDUCTION_SUM));
+    NEGCOS_TRY(check_enum("direction", o.direction, NEGCOS_DIRECTION_BOTH));
+    NEGCOS_TRY(check_enum("exclude", o.exclude, NEGCOS_EXCLUDE_SAME_DOCUMENT_ID | NEGCOS_EXCLUDE_SAME_QUERY_ID));
+    if (o.rounds < 0) return fail(NEGCOS_STATUS_VALUE, "options.rounds is %d, expected 0 or more", o.rounds);
+    NEGCOS_TRY(check_finite("scale", o.scale));
+    NEGCOS_TRY(check_finite("temperature", o.temperature));
+    if (o.temperature <= 0)
+        return fail(NEGCOS_STATUS_VALUE, "options.temperature is %g, expected more than 0", o.temperature);
+    NEGCOS_TRY(check_finite("norm_floor", o.norm_floor));
+    if (o.norm_floor < 0)
+        return fail(NEGCOS_STATUS_VALUE, "options.norm_floor is %g, expected 0 or more", o.norm_floor);
+
+    if (o.objective == NEGCOS_OBJECTIVE_SIGMOID) return unsupported("options.objective SIGMOID");
+    if (o.objective == NEGCOS_OBJECTIVE_DECOUPLED) return unsupported("options.objective DECOUPLED");
+    if (o.direction == NEGCOS_DIRECTION_BOTH) return unsupported("options.direction BOTH");
+    if (o.exclude != 0) return unsupported("options.exclude");
+    NEGCOS_TRY(check_default("bias", o.bias, 0));
+    NEGCOS_TRY(check_default("margin", o.margin, 0));
+    NEGCOS_TRY(check_default("label_smoothing", o.label_smoothing, 0));
+    NEGCOS_TRY(check_default("hardness", o.hardness, 0));
+    return check_default("false_negative_margin", o.false_negative_margin, std::numeric_limits<double>::infinity());
+}
+
+int32_t validate_evaluate(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
+    NEGCOS_TRY(validate_options(options));
+    if (batch.reserved != 0) return fail(NEGCOS_STATUS_VALUE, "batch.reserved is %u, expected 0", batch.reserved);
+    if (result.reserved != 0) return fail(NEGCOS_STATUS_VALUE, "result.reserved is %u, expected 0", result.reserved);
+
+    const negcos_const_matrix &queries = batch.queries, &documents = batch.documents;
+    NEGCOS_TRY(check_input("batch.queries", queries));
+    NEGCOS_TRY(check_input("batch.documents", documents));
+    if (documents.dtype != queries.dtype)
+        return fail(NEGCOS_STATUS_DTYPE, "batch.documents.dtype is %d, expected the queries' %d", documents.dtype,
+                    queries.dtype);
+    if (queries.dtype != NEGCOS_DTYPE_F32 && queries.dtype != NEGCOS_DTYPE_F64)
+        return unsupported(queries.dtype == NEGCOS_DTYPE_F16 ? "batch.queries.dtype F16" : "batch.queries.dtype BF16");
+    if (documents.cols != queries.cols)
+        return fail(NEGCOS_STATUS_SHAPE, "batch.documents has %lld columns, expected the queries' %lld",
+                    static_cast<long long>(documents.cols), static_cast<long long>(queries.cols));
+    if (documents.rows < queries.rows)
+        return fail(NEGCOS_STATUS_SHAPE, "batch.documents has %lld rows, expected at least the queries' %lld",
+                    static_cast<long long>(documents.rows), static_cast<long long>(queries.rows));
+    NEGCOS_TRY(check_not_yet(batch, result));
+    NEGCOS_TRY(check_scale(options, queries.dtype));
+    NEGCOS_TRY(check_sampling(options, queries.rows, documents.rows));
+
+    if (options.sampling == NEGCOS_SAMPLING_ALL) {
+        if (result.logits.data)
+            return fail(NEGCOS_STATUS_VALUE, "result.logits cannot be had with sampling ALL: it would be B x M");
+        if (result.negatives)
+            return fail(NEGCOS_STATUS_VALUE, "result.negatives cannot be had with sampling ALL: it would be B x M");
+    } else if (options.objective != NEGCOS_OBJECTIVE_BATCH_SOFTMAX || result.logits.data || result.negatives) {
+        NEGCOS_TRY(check_derangement(options, queries.rows));
+        if (options.sampling == NEGCOS_SAMPLING_GIVEN) NEGCOS_TRY(check_given(options, batch));
+    }
+
+    const int64_t rows = queries.rows;
+    NEGCOS_TRY(check_output("result.losses", result.losses, rows, 1, queries.dtype));
+    NEGCOS_TRY(check_output("result.hit_probability", result.hit_probability, rows, 1, queries.dtype));
+    NEGCOS_TRY(check_output("result.logits", result.logits, rows, int64_t{1} + options.rounds, queries.dtype));
+    NEGCOS_TRY(check_output("result.grad_queries", result.grad_queries, rows, queries.cols, queries.dtype));
+    NEGCOS_TRY(
+        check_output("result.grad_documents", result.grad_documents, documents.rows, queries.cols, queries.dtype));
+    return check_overlaps(options, batch, result);
+}
+
+int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t documents, const int32_t* negatives) {
+    NEGCOS_TRY(validate_options(options));
+    if (batch < 0) return fail(NEGCOS_STATUS_SHAPE, "batch is %lld, expected 0 or more", static_cast<long long>(batch));
+    if (documents < batch)
+        return fail(NEGCOS_STATUS_SHAPE, "documents is %lld, expected at least the batch's %lld",
+                    static_cast<long long>(documents), static_cast<long long>(batch));
+    if (options.sampling == NEGCOS_SAMPLING_GIVEN || options.sampling == NEGCOS_SAMPLING_ALL)
+        return fail(NEGCOS_STATUS_VALUE, "options.sampling %s draws no negatives",
+                    options.sampling == NEGCOS_SAMPLING_ALL ? "ALL" : "GIVEN");
+    NEGCOS_TRY(check_sampling(options, batch, documents));
+    NEGCOS_TRY(check_derangement(options, batch));
+    if (!negatives && batch > 0 && options.rounds > 0)
+        return fail(NEGCOS_STATUS_NULL_ARGUMENT, "negatives is NULL, expected room for %lld x %d",
+                    static_cast<long long>(batch), options.rounds);
+    return NEGCOS_STATUS_OK;
+}
+
+}  // namespace negcos

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every check of a call's arguments, before anything is computed: what is wrong is named, with what it was and what was
+// expected. The structs are copies of the caller's, already brought to this library's size.
+#ifndef NEGCOS_VALIDATE_HPP
+#define NEGCOS_VALIDATE_HPP
+
+#include "negcos/negcos.h"
+
+namespace negcos {
+
+int32_t validate_options(const negcos_options& options);
+int32_t validate_evaluate(const negcos_options& options, const negcos_batch& batch, const negcos_result& result);
+int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t documents, const int32_t* negatives);
+
+}  // namespace negcos
+
+#endif

@@ -124,9 +124,10 @@ int32_t evaluate_typed(Context& context, const negcos_options& options, const ne
 
     Totals totals;
     int64_t zero_rows = 0;
-    const bool done = find_norms(context.parallel, kernels, options, problem.dim, problem.queries, zero_rows) &&
-                      find_norms(context.parallel, kernels, options, problem.dim, problem.documents, zero_rows) &&
-                      (tiled ? tiles.run(context.parallel, totals) : gather.run(context.parallel, totals));
+    const bool done =
+        find_norms(context.parallel, kernels, options, problem.dim, problem.queries, zero_rows) &&
+        find_norms(context.parallel, kernels, options, problem.dim, problem.documents, zero_rows) &&
+        (tiled ? tiles.run(context.parallel, totals) : gather.run(context.parallel, context.kernels, totals));
     if (!done) return threads_failed();
 
     staging.copy(problem.losses, result.losses);
@@ -159,7 +160,8 @@ int32_t sample(Context& context, const negcos_options& options, int64_t batch, i
     Pairs pairs(options, nullptr, batch, documents);
     const int32_t status = context.workspace.lay_out([&](Arena& arena) { pairs.reserve(arena, false); });
     if (status != NEGCOS_STATUS_OK) return status;
-    if (!pairs.build(context.parallel, batch * options.rounds < kInlineWork / 16)) return threads_failed();
+    if (!pairs.build(context.parallel, context.kernels, batch * options.rounds < kInlineWork / 16))
+        return threads_failed();
     pairs.copy_negatives(negatives);
     return NEGCOS_STATUS_OK;
 }

@@ -39,9 +39,9 @@ bool GatherEngine<T>::gradient_of(Parallel& parallel, const Rows<T>& targets, co
 }
 
 template <class T>
-bool GatherEngine<T>::run(Parallel& parallel, Totals& totals) {
+bool GatherEngine<T>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
     const Problem<T>& p = problem_;
-    if (!pairs_.build(parallel, run_inline())) return false;
+    if (!pairs_.build(parallel, kernels, run_inline())) return false;
 
     GatherQueries<T> forward{p.queries, p.documents, p.dim,    pairs_.candidates(), p.loss,   !p.batch_softmax,
                              edges_,    positives_,  p.losses, p.hit_probability,   p.logits, p.grad_queries};

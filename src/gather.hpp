@@ -18,7 +18,7 @@ public:
         : problem_(problem), pairs_(pairs), kernels_(kernels) {}
 
     void reserve(Arena& arena, int64_t workers);
-    bool run(Parallel& parallel, Totals& totals);
+    bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
 
 private:
     bool run_inline() const;

@@ -6,6 +6,7 @@
 #include "kernel/exp_log.hpp"
 #include "kernel/gather.hpp"
 #include "kernel/norms.hpp"
+#include "kernel/philox.hpp"
 #include "kernel/tile.hpp"
 
 #define NEGCOS_JOIN_(a, b) a##b
@@ -34,7 +35,7 @@ template <class T>
 constexpr negcos::KernelTable<T> kTable = {
     norms<T>,         gather_scratch<T>, gather_queries<T>,      gather_gradient<T>,
     batch_softmax<T>, tile_pack<T>,      tile_positives<T>,      tile_scores<T>,
-    tile_combine<T>,  tile_gradients<T>, tile_finish_queries<T>, tile_finish_documents<T>,
+    tile_combine<T>,  tile_documents<T>, tile_finish_queries<T>, tile_finish_documents<T>,
     tile_scratch<T>,  exp_each<T>,
 };
 
@@ -43,7 +44,7 @@ constexpr negcos::KernelTable<T> kTable = {
 namespace negcos {
 
 extern const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA);
-const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA) = {NEGCOS_TEXT(NEGCOS_KERNEL_ISA), kTable<float>, kTable<double>,
-                                                          log_each};
+const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA) = {NEGCOS_TEXT(NEGCOS_KERNEL_ISA), philox_blocks, kTable<float>,
+                                                          kTable<double>, log_each};
 
 }  // namespace negcos

@@ -22,6 +22,14 @@ NEGCOS_INLINE constexpr int64_t pad_lanes(int64_t n) {
     return (n + kVirtualLanes<T> - 1) / kVirtualLanes<T> * kVirtualLanes<T>;
 }
 
+// A row stride of an odd number of cache lines: rows apart by a power of two would fall into the same few sets of a
+// cache. (A virtual register is a cache line.)
+template <class T>
+NEGCOS_INLINE constexpr int64_t odd_lines(int64_t n) {
+    const int64_t lines = pad_lanes<T>(n) / kVirtualLanes<T>;
+    return (lines > 4 ? lines | 1 : lines) * kVirtualLanes<T>;
+}
+
 // Rows of a matrix and what is known of each: x stands for data row times `rescale`, a power of two that is 1 unless
 // the squared norm would overflow or vanish; `inverse` = 1 / max(|x|, floor), 0 for a zero row; `project` = 1 where
 // the norm is above the floor, so that the gradient has a projection term. For dot products inverse 1, project 0.
@@ -46,6 +54,7 @@ struct Candidates {
     const int32_t* negatives = nullptr;
     int64_t row_stride = 0, round_stride = 0;
     int64_t rounds = 0;
+    bool complete = true;                                       // none is absent
     NEGCOS_INLINE int64_t slots() const { return 1 + rounds; }  // edges per query, the positive first
 };
 
@@ -53,8 +62,8 @@ struct Candidates {
 // permutations, whose transpose is the inverse permutation of each round, or in general a sorted list of edges.
 struct Incoming {
     int64_t direct = 0;                // j < direct: edge (query j, slot 0)
-    const int32_t* inverse = nullptr;  // rounds x direct: edge (query inverse[r * direct + j], slot 1 + r)
-    int64_t rounds = 0;
+    const int32_t* inverse = nullptr;  // rounds x stride: edge (query inverse[r * stride + j], slot 1 + r)
+    int64_t rounds = 0, stride = 0;
     const int64_t* start = nullptr;  // count + 1: edges start[j] .. start[j + 1] of `edge`
     const int64_t* edge = nullptr;   // query * slots + slot
     int64_t slots = 1;
@@ -141,14 +150,14 @@ struct BatchSoftmax {
 template <class T>
 struct Tiles {
     Rows<T> queries, documents;
-    int64_t dim = 0, width = 0;  // width = dim padded to lanes
-    int64_t block = 0, chunk = 0, chunks = 0;
+    int64_t dim = 0, width = 0, stride = 0;  // width = dim padded to lanes; rows here are `stride` apart
+    int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
     LossScale loss;
     bool gradients = false;
-    T* query_units = nullptr;        // B x width: rows over their norms
-    T* document_units = nullptr;     // M x width
+    T* query_units = nullptr;        // B x stride: rows over their norms
+    T* document_units = nullptr;     // M x stride
     T* panels = nullptr;             // the documents in groups of kVirtualLanes: group, column, document
-    T* scores = nullptr;             // block x padded M: similarities, then exp of the logits
+    T* scores = nullptr;             // chunks x block x score_stride: similarities, then exp of the logits
     T* positives = nullptr;          // B: similarity of each query and its positive
     T* chunk_top = nullptr;          // block x chunks: the largest signed similarity of the negatives
     double* chunk_sum = nullptr;     // block x chunks: sum of exp, relative to chunk_top
@@ -156,8 +165,8 @@ struct Tiles {
     int64_t* chunk_rank = nullptr;   // block x chunks
     T* chunk_weight = nullptr;       // block x chunks: exp(chunk_top - top) * row_weight / total
     T* positive_weight = nullptr;    // block
-    T* partial = nullptr;            // chunks x block x width: the queries' gradient by chunk
-    T* document_sums = nullptr;      // M x width: the documents' gradient so far
+    T* partial = nullptr;            // chunks x block x stride: the queries' gradient by chunk
+    T* document_sums = nullptr;      // M x stride: the documents' gradient so far
     Output<T> losses, hit_probability, grad_queries, grad_documents;
 };
 
@@ -176,17 +185,22 @@ struct KernelTable {
     void (*tile_positives)(const Tiles<T>&, int64_t begin, int64_t end, T* scratch) noexcept;
     void (*tile_scores)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
     Totals (*tile_combine)(const Tiles<T>&, int64_t first, int64_t count, T* scratch) noexcept;
-    void (*tile_gradients)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
+    void (*tile_documents)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
     void (*tile_finish_queries)(const Tiles<T>&, int64_t first, int64_t begin, int64_t end, T* scratch) noexcept;
     void (*tile_finish_documents)(const Tiles<T>&, int64_t begin, int64_t end) noexcept;
-    int64_t (*tile_scratch)(int64_t width, int64_t block, int64_t chunks) noexcept;  // elements, for all of the above
+    int64_t (*tile_scratch)(int64_t stride, int64_t block, int64_t chunks) noexcept;  // elements, for all of the above
 
     // Elementwise, for tests: exp of n numbers <= 0.
     void (*exp_nonpositive)(const T* x, T* result, int64_t n) noexcept;
 };
 
+// Blocks of four words that one call of the generator makes.
+inline constexpr int kPhiloxBlocks = 16;
+
 struct Kernels {
     const char* isa;
+    // The words of counters (counter[0] + b, counter[1..3]), b = 0 .. kPhiloxBlocks - 1, four each.
+    void (*philox)(const uint32_t (&key)[2], const uint32_t (&counter)[4], uint32_t* words) noexcept;
     KernelTable<float> f32;
     KernelTable<double> f64;
     // Elementwise, for tests: log(a + b).

@@ -4,6 +4,16 @@
 #include "sampling.hpp"
 
 namespace negcos {
+namespace {
+
+// A query's or a document's entries of all rounds lie a stride apart. An odd number of cache lines spreads them over
+// the cache's sets, where a power of two would put them all in one.
+int64_t round_stride(int64_t batch) {
+    constexpr int64_t kLine = 64 / sizeof(int32_t);
+    return ((batch + kLine - 1) / kLine | 1) * kLine;
+}
+
+}  // namespace
 
 Pairs::Pairs(const negcos_options& options, const int32_t* given, int64_t batch, int64_t documents)
     : batch_(batch),
@@ -14,35 +24,36 @@ Pairs::Pairs(const negcos_options& options, const int32_t* given, int64_t batch,
       step_(options.step) {
     const int64_t rounds = options.rounds;
     // Drawn rounds lie one after another, given ones row by row.
-    candidates_ = drawn_ ? Candidates{nullptr, 1, batch, rounds} : Candidates{given, rounds, 1, rounds};
+    candidates_ = drawn_ ? Candidates{nullptr, 1, round_stride(batch), rounds, true}
+                         : Candidates{given, rounds, 1, rounds, false};
 }
 
 void Pairs::reserve(Arena& arena, bool transpose) {
     const int64_t rounds = candidates_.rounds;
-    if (drawn_) candidates_.negatives = permutations_ = arena.take<int32_t>(batch_ * rounds);
+    if (drawn_) candidates_.negatives = permutations_ = arena.take<int32_t>(candidates_.round_stride * rounds);
     if (!transpose) return;
-    incoming_ = {batch_, nullptr, rounds, nullptr, nullptr, slots()};
+    incoming_ = {batch_, nullptr, rounds, candidates_.round_stride, nullptr, nullptr, slots()};
     if (drawn_) {
-        incoming_.inverse = inverse_ = arena.take<int32_t>(batch_ * rounds);
+        incoming_.inverse = inverse_ = arena.take<int32_t>(candidates_.round_stride * rounds);
     } else if (rounds > 0) {
         incoming_.start = start_ = arena.take<int64_t>(documents_ + 1);
         incoming_.edge = edge_ = arena.take<int64_t>(batch_ * slots());
     }
 }
 
-bool Pairs::build(Parallel& parallel, bool run_inline) {
+bool Pairs::build(Parallel& parallel, const Kernels& kernels, bool run_inline) {
     if (!drawn_) {
         if (edge_) sort_edges();
         return true;
     }
-    return parallel.for_each(candidates_.rounds, run_inline, [&](int64_t round, int64_t) { draw(round); });
+    return parallel.for_each(candidates_.rounds, run_inline, [&](int64_t round, int64_t) { draw(kernels, round); });
 }
 
-void Pairs::draw(int64_t round) {
-    int32_t* permutation = permutations_ + round * batch_;
-    draw_permutation(seed_, step_, static_cast<uint32_t>(round), batch_, derangement_, permutation);
+void Pairs::draw(const Kernels& kernels, int64_t round) {
+    int32_t* permutation = permutations_ + round * candidates_.round_stride;
+    draw_permutation(kernels, seed_, step_, static_cast<uint32_t>(round), batch_, derangement_, permutation);
     if (!inverse_) return;
-    int32_t* inverse = inverse_ + round * batch_;
+    int32_t* inverse = inverse_ + round * candidates_.round_stride;
     for (int64_t i = 0; i < batch_; ++i) inverse[permutation[i]] = static_cast<int32_t>(i);
 }
 

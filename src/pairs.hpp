@@ -27,12 +27,12 @@ public:
 
     void reserve(Arena& arena, bool transpose);
     // Draws the rounds and, if the arrays were reserved, transposes: all rounds in parallel.
-    bool build(Parallel& parallel, bool run_inline);
+    bool build(Parallel& parallel, const Kernels& kernels, bool run_inline);
     // The negatives row by row, batch x rounds.
     void copy_negatives(int32_t* out) const;
 
 private:
-    void draw(int64_t round);
+    void draw(const Kernels& kernels, int64_t round);
     void sort_edges();
 
     int64_t batch_, documents_;

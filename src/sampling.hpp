@@ -7,15 +7,14 @@
 
 #include <cstdint>
 
-namespace negcos {
+#include "kernels.hpp"
 
-// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-void philox4x32(const uint32_t (&counter)[4], const uint32_t (&key)[2], uint32_t (&words)[4]) noexcept;
+namespace negcos {
 
 // The words of one round's stream, in order: counters (block, round, step), block = 0, 1, 2, ...
 class WordStream {
 public:
-    WordStream(uint64_t seed, uint64_t step, uint32_t round) noexcept;
+    WordStream(const Kernels& kernels, uint64_t seed, uint64_t step, uint32_t round) noexcept;
 
     uint32_t next() noexcept {
         if (used_ == kWords) refill();
@@ -36,15 +35,15 @@ public:
 private:
     void refill() noexcept;
 
-    static constexpr int kBlocks = 16, kWords = 4 * kBlocks;
-    uint32_t key_[2], round_, step_[2];
-    uint32_t block_ = 0;
+    static constexpr int kWords = 4 * kPhiloxBlocks;
+    const Kernels& kernels_;
+    uint32_t key_[2], counter_[4];
     int used_ = kWords;
     uint32_t words_[kWords];
 };
 
 // A uniform random permutation of [0, n) into `permutation`; with `derangement`, one without fixed points (n >= 2).
-void draw_permutation(uint64_t seed, uint64_t step, uint32_t round, int64_t n, bool derangement,
+void draw_permutation(const Kernels& kernels, uint64_t seed, uint64_t step, uint32_t round, int64_t n, bool derangement,
                       int32_t* permutation) noexcept;
 
 }  // namespace negcos

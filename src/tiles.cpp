@@ -7,7 +7,7 @@ namespace {
 // Queries per block: their scores against one chunk, and the rows of both, stay in a second-level cache. Documents per
 // chunk: enough chunks for all threads in a batch of a few hundred. Both are multiples of every register tile. Fixed,
 // since they decide the order of sums.
-constexpr int64_t kBlock = 96, kChunk = 192;
+constexpr int64_t kBlock = 192, kChunk = 192;
 
 // Rows per task where a task's work is no more than reading and writing them.
 constexpr int64_t kRowsPerTask = 64;
@@ -22,17 +22,18 @@ void TileEngine<T>::reserve(Arena& arena, int64_t workers) {
     Tiles<T>& t = tiles_;
     t.dim = p.dim;
     t.width = pad_lanes<T>(p.dim);
+    t.stride = odd_lines<T>(p.dim);
     t.block = kBlock < batch ? kBlock : batch;
     t.chunk = kChunk;
     t.chunks = tasks_of(documents, kChunk);
+    t.score_stride = odd_lines<T>(kChunk);
     t.gradients = p.gradients();
 
     // Products that overflow were refused with the shapes; the arena refuses what does not fit an address space.
-    const int64_t stride = pad_lanes<T>(documents);
-    t.query_units = arena.take<T>(batch * t.width);
-    t.document_units = arena.take<T>(documents * t.width);
-    t.panels = arena.take<T>(stride * t.width);
-    t.scores = arena.take<T>(t.block * stride);
+    t.query_units = arena.take<T>(batch * t.stride);
+    t.document_units = arena.take<T>(documents * t.stride);
+    t.panels = arena.take<T>(pad_lanes<T>(documents) * t.width);
+    t.scores = arena.take<T>(t.chunks * t.block * t.score_stride);
     t.positives = arena.take<T>(batch);
     t.chunk_top = arena.take<T>(t.block * t.chunks);
     t.chunk_sum = arena.take<double>(t.block * t.chunks);
@@ -40,9 +41,9 @@ void TileEngine<T>::reserve(Arena& arena, int64_t workers) {
     t.chunk_rank = arena.take<int64_t>(t.block * t.chunks);
     t.chunk_weight = arena.take<T>(t.block * t.chunks);
     t.positive_weight = arena.take<T>(t.block);
-    t.partial = p.grad_queries.data ? arena.take<T>(t.chunks * t.block * t.width) : nullptr;
-    t.document_sums = p.grad_documents.data ? arena.take<T>(documents * t.width) : nullptr;
-    scratch_size_ = kernels_.tile_scratch(t.width, t.block, t.chunks);
+    t.partial = p.grad_queries.data ? arena.take<T>(t.chunks * t.block * t.stride) : nullptr;
+    t.document_sums = p.grad_documents.data ? arena.take<T>(documents * t.stride) : nullptr;
+    scratch_size_ = kernels_.tile_scratch(t.stride, t.block, t.chunks);
     scratch_ = arena.take<T>(scratch_size_ * workers);
 }
 
@@ -86,8 +87,8 @@ bool TileEngine<T>::run(Parallel& parallel, Totals& totals) {
             return false;
         totals.add(kernels_.tile_combine(t, first, count, scratch_));
         if (!t.gradients) continue;
-        if (!parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
-                kernels_.tile_gradients(t, first, count, chunk, scratch(worker));
+        if (t.grad_documents.data && !parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
+                kernels_.tile_documents(t, first, count, chunk, scratch(worker));
             }))
             return false;
         if (t.grad_queries.data &&

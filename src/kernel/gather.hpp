@@ -14,13 +14,12 @@ namespace {
 
 using negcos::pad_lanes;
 
-constexpr int64_t kPrefetchRows = 8;     // how far ahead of the dot products
 constexpr int64_t kIncomingEdges = 256;  // edges of one document taken at a time
 
 template <class T>
 int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
     const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
-    const int64_t forward = 2 * width + 3 * list + 2 * list + pad_lanes<T>(kPrefetchRows) + list;
+    const int64_t forward = 2 * width + 5 * list;
     const int64_t backward = width + 2 * kIncomingEdges;
     return forward > backward ? forward : backward;
 }
@@ -28,9 +27,13 @@ int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
 // A query's candidates, absent ones left out: documents, and each one's slot when any is missing.
 inline int64_t list_candidates(const negcos::Candidates& candidates, int64_t query, int32_t* document, int32_t* slot) {
     document[0] = static_cast<int32_t>(query);
-    slot[0] = 0;
-    int64_t n = 1;
     const int32_t* negatives = candidates.negatives + query * candidates.row_stride;
+    if (candidates.complete) {
+        for (int64_t r = 0; r < candidates.rounds; ++r) document[1 + r] = negatives[r * candidates.round_stride];
+        return candidates.slots();
+    }
+    int64_t n = 1;
+    slot[0] = 0;
     for (int64_t r = 0; r < candidates.rounds; ++r) {
         const int32_t j = negatives[r * candidates.round_stride];
         document[n] = j;
@@ -49,20 +52,17 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begi
     T* similarity = total + width;
     T* weight = similarity + list;  // in the order of the list, as `similarity`
     T* inverse = weight + list;
-    // This query's candidates and, right behind them, the next one's, so that prefetching runs on across the border.
     int32_t* document = reinterpret_cast<int32_t*>(inverse + list);
-    int32_t* slot = document + 2 * list + pad_lanes<T>(kPrefetchRows);
+    int32_t* slot = document + list;
     const Logits<T> logits(t.loss.factor);
 
     negcos::Totals totals;
     RowLosses<T> row_losses(t.losses, t.hit_probability);
     memset(query, 0, sizeof(T) * static_cast<size_t>(width));
-    int64_t n = begin < end ? list_candidates(t.candidates, begin, document, slot) : 0;
+    for (int64_t k = 0; k < slots; ++k) slot[k] = static_cast<int32_t>(k);
     for (int64_t i = begin; i < end; ++i) {
-        // The slots of this query are needed only if some are absent: listed again then.
+        const int64_t n = list_candidates(t.candidates, i, document, slot);
         const bool complete = n == slots;
-        const int64_t ahead = i + 1 < end ? list_candidates(t.candidates, i + 1, document + n, slot) : 0;
-        for (int64_t p = 0; p < kPrefetchRows; ++p) document[n + ahead + p] = document[n + ahead - 1];
 
         const T* row = t.queries.data + i * t.queries.stride;
         if constexpr (kRescaled)
@@ -77,27 +77,20 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begi
                 const int64_t j = document[k + r < n ? k + r : n - 1];
                 rows[r] = t.documents.data + j * t.documents.stride;
                 if constexpr (kRescaled) rescale[r] = t.documents.rescale[j];
-                const int64_t next = k + kPrefetchRows + r;
-                prefetch(t.documents.data + document[next < n + ahead ? next : n - 1] * t.documents.stride, dim);
             }
             dot_four<kRescaled>(static_cast<const T*>(query), rows, rescale, dim, similarity + k);
         }
         const T own_inverse = t.queries.inverse[i];
-        int64_t self_hits = -1;
-        for (int64_t k = 0; k < n; ++k) {
-            inverse[k] = t.documents.inverse[document[k]];
-            similarity[k] = similarity[k] * own_inverse * inverse[k];
-            self_hits += document[k] == document[0];
-        }
-        if (!complete) list_candidates(t.candidates, i, document, slot);
-        const auto slot_of = [&](int64_t k) { return complete ? k : static_cast<int64_t>(slot[k]); };
-
+        int32_t self_hits = -1;
+        for (int64_t k = 0; k < n; ++k) inverse[k] = t.documents.inverse[document[k]];
+        for (int64_t k = 0; k < n; ++k) similarity[k] = similarity[k] * own_inverse * inverse[k];
+        for (int64_t k = 0; k < n; ++k) self_hits += document[k] == document[0];
         if (t.positives) t.positives[i] = similarity[0];
         if (t.logits.data) {
             T* out = t.logits.data + i * t.logits.stride;
             if (!complete)
                 for (int64_t k = 0; k < slots; ++k) out[k] = kAbsent<T>;
-            for (int64_t k = 0; k < n; ++k) out[slot_of(k)] = logits.factor * similarity[k];
+            for (int64_t k = 0; k < n; ++k) out[slot[k]] = logits.factor * similarity[k];
         }
 
         if (t.softmax) {
@@ -119,10 +112,8 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begi
             const T multiplier = static_cast<T>(share);
             weight[0] = static_cast<T>(-share * negatives.sum);
             for (int64_t k = 1; k < n; ++k) weight[k] *= multiplier;
-            if (t.edges) {
-                T* out = t.edges + i * slots;
-                for (int64_t k = 0; k < n; ++k) out[slot_of(k)] = weight[k];
-            }
+            if (t.edges)
+                for (int64_t k = 0; k < n; ++k) t.edges[i * slots + slot[k]] = weight[k];
             if (t.grad_queries.data) {
                 for (int64_t k = 0; k < n; ++k) weight[k] *= inverse[k];
                 memset(total, 0, sizeof(T) * static_cast<size_t>(width));
@@ -133,8 +124,6 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begi
                                 t.queries.rescale[i], dim, t.grad_queries.data + i * t.grad_queries.stride);
             }
         }
-        memmove(document, document + n, sizeof(int32_t) * static_cast<size_t>(ahead));
-        n = ahead;
     }
     row_losses.flush(totals);
     return totals;
@@ -163,16 +152,14 @@ public:
     int64_t take(const T* edges, int32_t* source, T* coefficient, int64_t most) {
         int64_t n = 0;
         for (; n < most && next_ < end_; ++n, ++next_) {
-            int64_t edge;
+            int64_t slot = next_;
             if (in_.start) {
-                edge = in_.edge[next_];
-                source[n] = static_cast<int32_t>(edge / in_.slots);
+                source[n] = static_cast<int32_t>(in_.edge[next_] / in_.slots);
+                slot = in_.edge[next_] % in_.slots;
             } else {
-                source[n] =
-                    next_ == 0 ? static_cast<int32_t>(target_) : in_.inverse[(next_ - 1) * in_.direct + target_];
-                edge = source[n] * in_.slots + next_;
+                source[n] = slot == 0 ? static_cast<int32_t>(target_) : in_.inverse[(slot - 1) * in_.stride + target_];
             }
-            coefficient[n] = edges[edge];
+            coefficient[n] = edges[source[n] * in_.slots + slot];
         }
         return n;
     }
@@ -193,7 +180,6 @@ void gather_gradient_of(const negcos::GatherGradient<T>& t, int64_t begin, int64
         IncomingWalk walk(t.incoming, j);
         while (const int64_t n = walk.take(t.edges, source, coefficient, kIncomingEdges)) {
             for (int64_t k = 0; k < n; ++k) {
-                prefetch(t.sources.data + source[k] * t.sources.stride, t.dim);
                 coefficient[k] *= t.sources.inverse[source[k]];
             }
             accumulate<kRescaled>(total, t.sources, t.dim, source, coefficient, n);

@@ -148,6 +148,20 @@ Register<T> from_bits(const xsimd::batch<Bits<T>, Arch>& x) {
 
 #endif
 
+// The product of the low 32 bits of each 64-bit lane.
+using Wide = Register<uint64_t>;
+inline Wide multiply_low_halves(const Wide& a, const Wide& b) {
+#if NEGCOS_KERNEL_AVX512
+    return Wide(_mm512_mul_epu32(a, b));
+#elif NEGCOS_KERNEL_AVX2
+    return Wide(_mm256_mul_epu32(a, b));
+#elif NEGCOS_KERNEL_NEON
+    return Wide(vmull_u32(vmovn_u64(a), vmovn_u64(b)));
+#else
+    return (a & 0xFFFFFFFF) * (b & 0xFFFFFFFF);
+#endif
+}
+
 // The first n of a register's lanes, 0 < n < kWidth, the rest zero; nothing beyond p[n-1] is touched.
 #if NEGCOS_KERNEL_AVX512
 inline Register<float> register_load_first(const float* p, int n) {
@@ -317,6 +331,17 @@ Lanes<T> lane_indices() {
 // -----------------------------------
 
 template <class T>
+T largest(const Lanes<T>& a) {
+    alignas(64) T lanes[kLanes<T>];
+    store(static_cast<T*>(lanes), a);
+    for (int half = kLanes<T> / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) lanes[l] = lanes[l] < lanes[l + half] ? lanes[l + half] : lanes[l];
+    return lanes[0];
+}
+
+#if NEGCOS_KERNEL_SCALAR
+
+template <class T>
 T sum(const Lanes<T>& a) {
     alignas(64) T lanes[kLanes<T>];
     store(static_cast<T*>(lanes), a);
@@ -324,17 +349,6 @@ T sum(const Lanes<T>& a) {
         for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
     return lanes[0];
 }
-
-template <class T>
-T largest(const Lanes<T>& a) {
-    alignas(64) T lanes[kLanes<T>];
-    store(static_cast<T*>(lanes), a);
-    T top = lanes[0];
-    for (int l = 1; l < kLanes<T>; ++l) top = top < lanes[l] ? lanes[l] : top;
-    return top;
-}
-
-#if NEGCOS_KERNEL_SCALAR
 
 template <class T>
 void sum_four(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& c, const Lanes<T>& d, T* out) {
@@ -432,6 +446,13 @@ inline void sum_four(const Lanes<double>& a, const Lanes<double>& b, const Lanes
     const auto fa = fold(a), fb = fold(b), fc = fold(c), fd = fold(d);
     store_quad(out, zip_low(fa, fb) + zip_high(fa, fb));
     store_quad(out + 2, zip_low(fc, fd) + zip_high(fc, fd));
+}
+
+template <class T>
+T sum(const Lanes<T>& a) {
+    T sums[4];
+    sum_four(a, a, a, a, static_cast<T*>(sums));
+    return sums[0];
 }
 
 #endif

@@ -77,9 +77,11 @@ NegativeSums exp_negatives(const T* similarity, int64_t n, const Logits<T>& logi
             moment = multiply_add(e, held, moment);
             rank = rank + beats;
         }
-        sums.sum += static_cast<double>(sum(total));
-        sums.moment += static_cast<double>(sum(moment));
-        sums.rank += static_cast<double>(sum(rank));
+        T lanes[4];
+        sum_four(total, moment, rank, zero, static_cast<T*>(lanes));
+        sums.sum += static_cast<double>(lanes[0]);
+        sums.moment += static_cast<double>(lanes[1]);
+        sums.rank += static_cast<double>(lanes[2]);
     }
     sums.moment /= logits.exact_size;
     return sums;

@@ -21,11 +21,14 @@ constexpr int kTileRows = 2, kTileVectors = 1;
 constexpr int kTileRows = 6, kTileVectors = 1;
 #endif
 
-// c[m][v] (+)= sum_k a[m][k] * b[k][v], v a vector of lanes.
+// c[m][v] (+)= sum_k a[m][k] * b[k][v], v a vector of lanes. Side by side in a are either the steps, rows being
+// a_stride apart, or the rows, steps being a_stride apart: constant offsets from few pointers, so that next to nothing
+// competes with the FMAs.
+enum class Left { kStepsTogether, kRowsTogether };
 template <class T>
 struct Product {
     const T* a;
-    int64_t a_row, a_step;
+    int64_t a_stride;
     const T* b;
     int64_t b_vector, b_step;
     T* c;
@@ -35,25 +38,54 @@ struct Product {
 };
 
 template <int kRows, int kVectors, class T>
+using Tile = Lanes<T>[kRows][kVectors];
+
+// One step for the whole tile; left(m) is the scalar of row m.
+template <int kRows, int kVectors, class T, class LeftOf>
+[[gnu::always_inline]] inline void multiply_step(Tile<kRows, kVectors, T>& acc, const T* b, int64_t b_vector,
+                                                 LeftOf&& left) {
+    Lanes<T> right[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * b_vector);
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m) {
+        const Lanes<T> x = broadcast(left(m));
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) acc[m][v] = multiply_add(x, right[v], acc[m][v]);
+    }
+}
+
+template <Left kLeft, int kRows, int kVectors, class T>
 void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
-    Lanes<T> acc[kRows][kVectors];
+    Tile<kRows, kVectors, T> acc;
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 16
         for (int v = 0; v < kVectors; ++v)
             acc[m][v] = p.add ? load(static_cast<const T*>(c) + m * p.c_row + v * p.c_vector) : broadcast(T(0));
-    for (int64_t k = 0; k < p.steps; ++k) {
-        Lanes<T> right[kVectors];
-#pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * p.b_vector);
-#pragma GCC unroll 16
-        for (int m = 0; m < kRows; ++m) {
-            const Lanes<T> left = broadcast(a[m * p.a_row]);
-#pragma GCC unroll 16
-            for (int v = 0; v < kVectors; ++v) acc[m][v] = multiply_add(left, right[v], acc[m][v]);
+    const int64_t stride = p.a_stride, b_step = p.b_step, b_vector = p.b_vector;
+    if constexpr (kLeft == Left::kRowsTogether) {
+        for (int64_t k = p.steps; k > 0; --k) {
+            multiply_step<kRows, kVectors>(acc, b, b_vector, [&](int m) { return a[m]; });
+            a += stride;
+            b += b_step;
         }
-        a += p.a_step;
-        b += p.b_step;
+    } else {
+        // One pointer for three rows: base, base + stride and base + 2 * stride are addresses that cost nothing. The
+        // empty asm keeps the compiler from making a pointer of each row, for which there are not enough registers.
+        constexpr int kPointers = (kRows + 2) / 3;
+        const T* left[kPointers];
+#pragma GCC unroll 16
+        for (int g = 0; g < kPointers; ++g) left[g] = a + 3 * g * stride;
+        for (int64_t k = p.steps; k > 0; --k) {
+            multiply_step<kRows, kVectors>(acc, b, b_vector, [&](int m) { return left[m / 3][m % 3 * stride]; });
+            b += b_step;
+#pragma GCC unroll 16
+            for (int g = 0; g < kPointers; ++g) {
+                ++left[g];
+                asm("" : "+r"(left[g]));
+            }
+        }
     }
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m)
@@ -61,42 +93,43 @@ void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
         for (int v = 0; v < kVectors; ++v) store(c + m * p.c_row + v * p.c_vector, acc[m][v]);
 }
 
-template <int kRows, int kVectors, class T>
+template <Left kLeft, int kRows, int kVectors, class T>
 void multiply_last_rows(const Product<T>& p, int64_t rows, const T* a, const T* b, T* c) {
     if (rows == kRows)
-        multiply_tile<kRows, kVectors>(p, a, b, c);
+        multiply_tile<kLeft, kRows, kVectors>(p, a, b, c);
     else if constexpr (kRows > 1)
-        multiply_last_rows<kRows - 1, kVectors>(p, rows, a, b, c);
+        multiply_last_rows<kLeft, kRows - 1, kVectors>(p, rows, a, b, c);
 }
 
-template <int kVectors, class T>
+template <Left kLeft, int kVectors, class T>
 void multiply_rows(const Product<T>& p, int64_t vector) {
+    const int64_t a_row = kLeft == Left::kRowsTogether ? 1 : p.a_stride;
     const T* b = p.b + vector * p.b_vector;
     T* c = p.c + vector * p.c_vector;
     int64_t m = 0;
     for (; m + kTileRows <= p.rows; m += kTileRows)
-        multiply_tile<kTileRows, kVectors>(p, p.a + m * p.a_row, b, c + m * p.c_row);
+        multiply_tile<kLeft, kTileRows, kVectors>(p, p.a + m * a_row, b, c + m * p.c_row);
     if constexpr (kTileRows > 1)
         if (m < p.rows)
-            multiply_last_rows<kTileRows - 1, kVectors>(p, p.rows - m, p.a + m * p.a_row, b, c + m * p.c_row);
+            multiply_last_rows<kLeft, kTileRows - 1, kVectors>(p, p.rows - m, p.a + m * a_row, b, c + m * p.c_row);
 }
 
-template <class T>
+template <Left kLeft, class T>
 void multiply(const Product<T>& p) {
     int64_t v = 0;
-    for (; v + kTileVectors <= p.vectors; v += kTileVectors) multiply_rows<kTileVectors>(p, v);
-    for (; v < p.vectors; ++v) multiply_rows<1>(p, v);
+    for (; v + kTileVectors <= p.vectors; v += kTileVectors) multiply_rows<kLeft, kTileVectors>(p, v);
+    for (; v < p.vectors; ++v) multiply_rows<kLeft, 1>(p, v);
 }
 
 // Rows over their norms, padded to whole lanes, and for documents (panels != nullptr) the same transposed in groups of
 // kLanes rows: panels[(group * width + column) * kLanes + row]. begin is a multiple of kLanes.
 template <class T>
 void tile_pack(const negcos::Rows<T>& rows, int64_t dim, T* units, T* panels, int64_t begin, int64_t end) noexcept {
-    const int64_t width = pad_lanes<T>(dim);
+    const int64_t width = pad_lanes<T>(dim), stride = negcos::odd_lines<T>(dim);
     for (int64_t i = begin; i < end; ++i) {
         const T* row = rows.data + i * rows.stride;
         const Lanes<T> s = broadcast(rows.rescale[i]), inverse = broadcast(rows.inverse[i]);
-        T* unit = units + i * width;
+        T* unit = units + i * stride;
         int64_t c = 0;
         for (; c + kLanes<T> <= dim; c += kLanes<T>) store(unit + c, load(row + c) * s * inverse);
         if (c < dim) {
@@ -110,7 +143,7 @@ void tile_pack(const negcos::Rows<T>& rows, int64_t dim, T* units, T* panels, in
         const int64_t count = end - first < kLanes<T> ? end - first : kLanes<T>;
         for (int64_t l = 0; l < kLanes<T>; ++l)
             for (int64_t c = 0; c < width; ++c)
-                panel[c * kLanes<T> + l] = l < count ? units[(first + l) * width + c] : T(0);
+                panel[c * kLanes<T> + l] = l < count ? units[(first + l) * stride + c] : T(0);
     }
 }
 
@@ -118,9 +151,8 @@ void tile_pack(const negcos::Rows<T>& rows, int64_t dim, T* units, T* panels, in
 template <class T>
 Product<T> score_product(const negcos::Tiles<T>& t, int64_t first, int64_t rows, int64_t document, int64_t vectors,
                          T* scores, int64_t stride) {
-    return {t.query_units + first * t.width,
-            t.width,
-            1,
+    return {t.query_units + first * t.stride,
+            t.stride,
             t.panels + document * t.width,
             kLanes<T> * t.width,
             kLanes<T>,
@@ -133,26 +165,33 @@ Product<T> score_product(const negcos::Tiles<T>& t, int64_t first, int64_t rows,
             false};
 }
 
+// A block's scores against one chunk.
+template <class T>
+T* scores_of(const negcos::Tiles<T>& t, int64_t chunk) {
+    return t.scores + chunk * t.block * t.score_stride;
+}
+
 // The positives' similarities ahead of everything else, by the same chains as in the tiles.
 template <class T>
 void tile_positives(const negcos::Tiles<T>& t, int64_t begin, int64_t end, T* scratch) noexcept {
     for (int64_t first = begin; first < end; first += kLanes<T>) {
         const int64_t rows = end - first < kLanes<T> ? end - first : kLanes<T>;
-        multiply(score_product(t, first, rows, first, 1, scratch, kLanes<T>));
+        multiply<Left::kStepsTogether>(score_product(t, first, rows, first, 1, scratch, kLanes<T>));
         for (int64_t r = 0; r < rows; ++r) t.positives[first + r] = scratch[r * kLanes<T> + r];
     }
 }
 
-// The scores of a block of queries against one chunk of documents, turned into exp relative to the chunk's own top.
+// The scores of a block of queries against one chunk of documents, turned into exp relative to the chunk's own top; and
+// while they are in the cache, the chunk's part of the queries' gradient, still without the rows' weights.
 template <class T>
 void tile_scores(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_t chunk, T*) noexcept {
     const Logits<T> logits(t.loss.factor);
-    const int64_t stride = pad_lanes<T>(t.documents.count);
     const int64_t begin = chunk * t.chunk;
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
-    multiply(score_product(t, first, count, begin, pad_lanes<T>(n) / kLanes<T>, t.scores + begin, stride));
+    multiply<Left::kStepsTogether>(
+        score_product(t, first, count, begin, pad_lanes<T>(n) / kLanes<T>, scores_of(t, chunk), t.score_stride));
     for (int64_t r = 0; r < count; ++r) {
-        T* scores = t.scores + r * stride + begin;
+        T* scores = scores_of(t, chunk) + r * t.score_stride;
         const int64_t own = first + r - begin;
         if (own >= 0 && own < n) scores[own] = logits.sign * kAbsent<T>;
         const T top = largest_signed(static_cast<const T*>(scores), n, logits, kAbsent<T>);
@@ -164,6 +203,10 @@ void tile_scores(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_
         t.chunk_moment[at] = sums.moment;
         t.chunk_rank[at] = static_cast<int64_t>(sums.rank);
     }
+    if (t.grad_queries.data)
+        multiply<Left::kStepsTogether>(Product<T>{
+            scores_of(t, chunk), t.score_stride, t.document_units + begin * t.stride, kLanes<T>, t.stride,
+            t.partial + chunk * t.block * t.stride, t.stride, kLanes<T>, count, t.width / kLanes<T>, n, false});
 }
 
 // The chunks of each query put together: its loss, and each chunk's weight in the gradients.
@@ -216,34 +259,29 @@ negcos::Totals tile_combine(const negcos::Tiles<T>& t, int64_t first, int64_t co
     return totals;
 }
 
-// One chunk of documents: what a block of queries adds to their gradient, and their part of the queries' gradient.
+// What a block of queries adds to the gradient of one chunk of documents.
 template <class T>
-void tile_gradients(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept {
-    const int64_t stride = pad_lanes<T>(t.documents.count);
+void tile_documents(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept {
     const int64_t begin = chunk * t.chunk;
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
     const int64_t vectors = t.width / kLanes<T>;
-    if (t.grad_documents.data) {
-        for (int64_t r = 0; r < count; ++r) {
-            const Lanes<T> w = broadcast(t.chunk_weight[r * t.chunks + chunk]);
-            const T* unit = t.query_units + (first + r) * t.width;
-            for (int64_t c = 0; c < t.width; c += kLanes<T>) store(scratch + r * t.width + c, load(unit + c) * w);
-        }
-        multiply(Product<T>{t.scores + begin, 1, stride, scratch, kLanes<T>, t.width, t.document_sums + begin * t.width,
-                            t.width, kLanes<T>, n, vectors, count, first > 0});
-        for (int64_t r = 0; r < count; ++r) {
-            const int64_t own = first + r;
-            if (own < begin || own >= begin + n) continue;
-            const Lanes<T> w = broadcast(t.positive_weight[r]);
-            const T* unit = t.query_units + own * t.width;
-            T* total = t.document_sums + own * t.width;
-            for (int64_t c = 0; c < t.width; c += kLanes<T>)
-                store(total + c, multiply_add(w, load(unit + c), load(static_cast<const T*>(total) + c)));
-        }
+    for (int64_t r = 0; r < count; ++r) {
+        const Lanes<T> w = broadcast(t.chunk_weight[r * t.chunks + chunk]);
+        const T* unit = t.query_units + (first + r) * t.stride;
+        for (int64_t c = 0; c < t.width; c += kLanes<T>) store(scratch + r * t.stride + c, load(unit + c) * w);
     }
-    if (t.grad_queries.data)
-        multiply(Product<T>{t.scores + begin, stride, 1, t.document_units + begin * t.width, kLanes<T>, t.width,
-                            t.partial + chunk * t.block * t.width, t.width, kLanes<T>, count, vectors, n, false});
+    multiply<Left::kRowsTogether>(Product<T>{scores_of(t, chunk), t.score_stride, scratch, kLanes<T>, t.stride,
+                                             t.document_sums + begin * t.stride, t.stride, kLanes<T>, n, vectors, count,
+                                             first > 0});
+    for (int64_t r = 0; r < count; ++r) {
+        const int64_t own = first + r;
+        if (own < begin || own >= begin + n) continue;
+        const Lanes<T> w = broadcast(t.positive_weight[r]);
+        const T* unit = t.query_units + own * t.stride;
+        T* total = t.document_sums + own * t.stride;
+        for (int64_t c = 0; c < t.width; c += kLanes<T>)
+            store(total + c, multiply_add(w, load(unit + c), load(static_cast<const T*>(total) + c)));
+    }
 }
 
 // Rows [begin, end) of a block: their parts from all chunks in order, then the positive, then the norm's derivative.
@@ -257,10 +295,10 @@ void tile_finish_queries(const negcos::Tiles<T>& t, int64_t first, int64_t begin
             Lanes<T> total = broadcast(T(0));
             for (int64_t k = 0; k < t.chunks; ++k)
                 total = multiply_add(broadcast(t.chunk_weight[r * t.chunks + k]),
-                                     load(static_cast<const T*>(t.partial) + (k * t.block + r) * t.width + c), total);
-            store(scratch + c, multiply_add(positive, load(t.document_units + i * t.width + c), total));
+                                     load(static_cast<const T*>(t.partial) + (k * t.block + r) * t.stride + c), total);
+            store(scratch + c, multiply_add(positive, load(t.document_units + i * t.stride + c), total));
         }
-        finish_gradient(static_cast<const T*>(scratch), t.query_units + i * t.width, T(1),
+        finish_gradient(static_cast<const T*>(scratch), t.query_units + i * t.stride, T(1),
                         static_cast<double>(t.queries.project[i]), t.queries.inverse[i], factor, t.queries.rescale[i],
                         t.dim, t.grad_queries.data + i * t.grad_queries.stride);
     }
@@ -270,14 +308,14 @@ template <class T>
 void tile_finish_documents(const negcos::Tiles<T>& t, int64_t begin, int64_t end) noexcept {
     const T factor = static_cast<T>(t.loss.factor);
     for (int64_t j = begin; j < end; ++j)
-        finish_gradient(static_cast<const T*>(t.document_sums) + j * t.width, t.document_units + j * t.width, T(1),
+        finish_gradient(static_cast<const T*>(t.document_sums) + j * t.stride, t.document_units + j * t.stride, T(1),
                         static_cast<double>(t.documents.project[j]), t.documents.inverse[j], factor,
                         t.documents.rescale[j], t.dim, t.grad_documents.data + j * t.grad_documents.stride);
 }
 
 template <class T>
-int64_t tile_scratch(int64_t width, int64_t block, int64_t chunks) noexcept {
-    int64_t most = block * width;
+int64_t tile_scratch(int64_t stride, int64_t block, int64_t chunks) noexcept {
+    int64_t most = block * stride;
     if (most < kLanes<T> * kLanes<T>) most = kLanes<T> * kLanes<T>;
     return most < pad_lanes<T>(chunks) ? pad_lanes<T>(chunks) : most;
 }

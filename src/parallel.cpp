@@ -9,6 +9,7 @@
 #include "config.hpp"
 
 #ifdef NEGCOS_HAVE_TBB
+#include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 #endif
@@ -17,7 +18,11 @@ namespace negcos {
 
 struct Parallel::Arena {
 #ifdef NEGCOS_HAVE_TBB
-    explicit Arena(int32_t threads) : tbb(threads) {}
+    // An arena larger than what oneTBB would start makes it print a warning.
+    explicit Arena(int32_t threads) : tbb(threads < most() ? threads : most()) {}
+    static int32_t most() {
+        return static_cast<int32_t>(tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism));
+    }
     tbb::task_arena tbb;
 #endif
 };

@@ -29,7 +29,7 @@ void draw_permutation(const Kernels& kernels, uint64_t seed, uint64_t step, uint
             std::swap(permutation[i], permutation[j]);
             settled = !derangement || permutation[i] != i;
         }
-        if (derangement && settled) settled = permutation[0] != 0;
+        if (derangement && settled && n > 0) settled = permutation[0] != 0;
     }
 }
 

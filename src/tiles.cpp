@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tiles.hpp"
 
+#include <cstring>
+
 namespace negcos {
 namespace {
 
@@ -79,6 +81,9 @@ bool TileEngine<T>::run(Parallel& parallel, Totals& totals) {
         });
     if (!packed) return false;
 
+    // The first block of queries writes the sums, the others add to them.
+    if (batch == 0 && t.document_sums)
+        std::memset(t.document_sums, 0, sizeof(T) * static_cast<size_t>(documents * t.stride));
     for (int64_t first = 0; first < batch; first += t.block) {
         const int64_t count = batch - first < t.block ? batch - first : t.block;
         if (!parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {

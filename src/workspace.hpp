@@ -13,11 +13,12 @@
 
 namespace negcos {
 
-// Hands out consecutive arrays, each on a 64-byte border; without a base it only counts.
+// Hands out consecutive arrays, each on a 64-byte border. Without a base it only counts: what it then hands out is not
+// null, so that layouts take the same path, and must not be used.
 class Arena {
 public:
     Arena() = default;
-    explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+    explicit Arena(void* base) : base_(reinterpret_cast<uintptr_t>(base)) {}
 
     template <class T>
     T* take(int64_t count) noexcept {
@@ -28,7 +29,7 @@ public:
             overflow_ = true;
             return nullptr;
         }
-        T* result = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+        T* result = reinterpret_cast<T*>(base_ + used_);
         used_ = end;
         return result;
     }
@@ -38,7 +39,7 @@ public:
     static constexpr size_t kAlign = 64;
 
 private:
-    char* base_ = nullptr;
+    uintptr_t base_ = kAlign;
     size_t used_ = 0;
     bool overflow_ = false;
 };

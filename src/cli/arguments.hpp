@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command line as values, and the names of the enumerators on it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "negcos/negcos.hpp"
+
+namespace negcos::cli {
+
+// An enumerator in lower case with dashes.
+struct Name {
+    const char* text;
+    int32_t value;
+};
+
+inline constexpr Name kThreadings[] = {{"default", NEGCOS_THREADING_DEFAULT},
+                                       {"serial", NEGCOS_THREADING_SERIAL},
+                                       {"tbb", NEGCOS_THREADING_TBB},
+                                       {"openmp", NEGCOS_THREADING_OPENMP},
+                                       {"callback", NEGCOS_THREADING_CALLBACK}};
+inline constexpr Name kObjectives[] = {{"softmax", NEGCOS_OBJECTIVE_SOFTMAX},
+                                       {"batch-softmax", NEGCOS_OBJECTIVE_BATCH_SOFTMAX},
+                                       {"sigmoid", NEGCOS_OBJECTIVE_SIGMOID},
+                                       {"decoupled", NEGCOS_OBJECTIVE_DECOUPLED}};
+inline constexpr Name kSimilarities[] = {{"cosine", NEGCOS_SIMILARITY_COSINE}, {"dot", NEGCOS_SIMILARITY_DOT}};
+inline constexpr Name kSamplings[] = {{"shuffle", NEGCOS_SAMPLING_SHUFFLE},
+                                      {"derangement", NEGCOS_SAMPLING_DERANGEMENT},
+                                      {"cyclic", NEGCOS_SAMPLING_CYCLIC},
+                                      {"uniform", NEGCOS_SAMPLING_UNIFORM},
+                                      {"log-uniform", NEGCOS_SAMPLING_LOG_UNIFORM},
+                                      {"given", NEGCOS_SAMPLING_GIVEN},
+                                      {"all", NEGCOS_SAMPLING_ALL}};
+inline constexpr Name kReductions[] = {{"mean", NEGCOS_REDUCTION_MEAN}, {"sum", NEGCOS_REDUCTION_SUM}};
+inline constexpr Name kDirections[] = {{"query-to-document", NEGCOS_DIRECTION_QUERY_TO_DOCUMENT},
+                                       {"both", NEGCOS_DIRECTION_BOTH}};
+inline constexpr Name kDtypes[] = {
+    {"f32", NEGCOS_DTYPE_F32}, {"f64", NEGCOS_DTYPE_F64}, {"f16", NEGCOS_DTYPE_F16}, {"bf16", NEGCOS_DTYPE_BF16}};
+
+const char* name_of(std::span<const Name> names, int32_t value) noexcept;
+
+struct LossArguments {
+    std::string queries, documents;
+    Options options;
+    std::optional<int32_t> sampling, rounds;  // as far as they were given
+    int32_t threads = 0, threading = NEGCOS_THREADING_DEFAULT;
+    std::optional<std::string> isa;
+    std::optional<std::string> negatives, save_negatives, hit_probability, losses, grad_queries, grad_documents;
+    bool json = false;
+};
+
+struct Arguments {
+    enum class Command { text, loss, info } command = Command::text;
+    std::string text;  // what --help or --version says
+    LossArguments loss;
+    bool info_json = false;
+};
+
+// Throws Failure.
+Arguments parse_arguments(int argc, const char* const* argv);
+
+}  // namespace negcos::cli

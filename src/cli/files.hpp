@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command's files: arrays read whole into memory, and outputs that appear all together or not at all.
+#pragma once
+
+#include <cstddef>
+#include <initializer_list>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "npy.hpp"
+
+namespace negcos::cli {
+
+// What went wrong, in a sentence for the person at the terminal.
+struct Failure : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct Array {
+    NpyHeader header;
+    std::vector<std::byte> bytes;
+
+    const void* data() const { return bytes.data() + header.offset; }
+};
+
+// Throws Failure naming the file. The elements are aligned.
+Array read_array(const std::string& path, std::initializer_list<NpyType> accepted);
+
+// Writes to standard output at once; throws Failure when not all of it could be written.
+void print(std::string_view text);
+
+struct Output {
+    std::string option;  // that named it, for messages
+    std::string path;
+    std::string preamble;
+    std::span<const std::byte> elements;
+};
+
+// Throws Failure when two outputs are one file, or an output is an input, standard output or a directory.
+void check_outputs(std::span<const std::string> inputs, std::span<const Output> outputs);
+
+// Files written beside their places and renamed at the end. What is not a regular file (a device, a pipe) is written
+// in place by stage().
+class OutputFiles {
+public:
+    OutputFiles() = default;
+    OutputFiles(const OutputFiles&) = delete;
+    OutputFiles& operator=(const OutputFiles&) = delete;
+    ~OutputFiles();  // removes whatever was not renamed
+
+    void stage(std::span<const Output> outputs);
+    void commit();  // a failure removes those that are already in place
+
+private:
+    struct Staged {
+        std::string option, temporary, path;
+    };
+    std::vector<Staged> staged_;
+};
+
+}  // namespace negcos::cli

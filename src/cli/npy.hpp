@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// NumPy's .npy format, as far as the command uses it: two-dimensional, C order, little-endian. The parser works on
+// bytes in memory and trusts none of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <stdexcept>
+#include <string>
+
+namespace negcos::cli {
+
+enum class NpyType { f2, f4, f8, i4 };
+
+// NumPy's name of the type, e.g. "<f4", and the size of an element in bytes.
+const char* npy_descr(NpyType type) noexcept;
+size_t npy_size(NpyType type) noexcept;
+
+// What is wrong with a file, what was found and what was expected, without the file's name.
+struct NpyError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct NpyHeader {
+    NpyType type;
+    int64_t rows, cols;
+    size_t offset;  // of the first element; the elements reach exactly to the end of the file
+};
+
+// Format versions 1.0, 2.0 and 3.0. Throws NpyError unless `file` is a whole file with elements of an accepted type.
+NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyType> accepted);
+
+// Everything before the elements, version 1.0, padded so that they start at a multiple of 64.
+std::string npy_preamble(NpyType type, int64_t rows, int64_t cols);
+
+}  // namespace negcos::cli

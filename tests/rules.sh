@@ -1,0 +1,58 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Rules that no compiler checks: who may include what, one licence line a file, and which symbols the library shows.
+#   rules.sh SOURCE_ROOT SHARED_LIBRARY KERNEL_LIBRARY...
+set -u
+root=$1 library=$2
+shift 2
+
+# Says each line of its input and remembers that there was one.
+none() {
+    while IFS= read -r line; do
+        echo "$1: $line"
+        touch "$marker"
+    done
+}
+marker=$(mktemp -u)
+cd "$root" || exit 1
+
+includes() { grep -nE '^ *# *include' "$@" /dev/null; }
+
+includes src/*.?pp capi/*.cpp include/negcos/* | grep -E 'xsimd|immintrin|arm_neon' |
+    none "xsimd and intrinsics belong in src/kernel"
+includes src/kernel/*.hpp | grep -vE '<xsimd/xsimd.hpp>|<(math|stdint|stddef|string)\.h>|<(immintrin|arm_neon).h>|"kernel/|"kernels.hpp"' |
+    none "src/kernel includes xsimd, C headers and its siblings alone"
+for file in src/kernel/*.hpp; do
+    grep -q '^namespace {$' "$file" || echo "$file" | none "a kernel header keeps to an anonymous namespace"
+done
+includes $(find src capi include -type f | grep -v '^src/parallel.cpp$') | grep -E 'tbb/|omp.h' |
+    none "oneTBB and OpenMP belong in src/parallel.cpp"
+includes include/negcos/negcos.h | grep -vE '<(stddef|stdint).h>' | none "negcos.h includes the C library alone"
+includes $(find src/cli examples bindings bench -name '*.[ch]pp' 2>/dev/null) |
+    grep -E '"(\.\./|kernel|dispatch|evaluate|gather|pairs|parallel|problem|sampling|status|tiles|validate|workspace)' |
+    grep -v 'examples/.*"parallel.hpp"' | none "the command, examples and bindings see negcos.h and negcos.hpp alone"
+
+git ls-files 2>/dev/null | grep -vE '\.md$|^LICENSE$|^\.clang-format$|^\.gitignore$|\.wrap$' | while IFS= read -r file; do
+    [ "$(head -n 3 "$file" | grep -c 'SPDX-License-Identifier: Apache-2.0')" = 1 ] || echo "$file"
+done | none "no SPDX line in its first three"
+
+declared=$(sed -nE 's/^NEGCOS_API [^(]*(negcos_[a-z0-9_]*)\(.*/\1/p' include/negcos/negcos.h | sort)
+exported=$(nm -D --defined-only "$library" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort)
+[ -n "$declared" ] || echo "none found in negcos.h" | none "declared functions"
+if [ "$declared" != "$exported" ]; then
+    printf '%s\n---\n%s\n' "$declared" "$exported" | none "declared in negcos.h, then exported"
+fi
+
+# An inline function that a kernel unit emits could stand in for the same one elsewhere, with instructions that the
+# machine may lack.
+for kernels in "$@"; do
+    nm --defined-only "$kernels" 2>/dev/null | awk '$2 ~ /^[A-Zuvw]$/ && $3 !~ /kernels_[a-z0-9]+E?$/ { print $3 }' |
+        none "$kernels: symbols besides its table"
+done
+
+if [ -e "$marker" ]; then
+    rm -f "$marker"
+    exit 1
+fi
+echo "rules: all kept"

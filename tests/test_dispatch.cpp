@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which kernels run on which CPU, with CPUs made up.
+#include <cstring>
+
+#include "dispatch.hpp"
+#include "harness.hpp"
+#include "status.hpp"
+
+namespace {
+
+using namespace negcos;
+
+constexpr uint32_t kAll = ~uint32_t{0};
+constexpr uint32_t kWithAvx2 = kAvx2 | kFma;
+constexpr uint32_t kWithAvx512 = kWithAvx2 | kAvx512f | kAvx512cd | kAvx512dq | kAvx512bw | kAvx512vl;
+
+bool built_in(const char* isa) {
+    for (int32_t k = 0; k < isa_count(); ++k)
+        if (std::strcmp(isa_name(k), isa) == 0) return true;
+    return false;
+}
+
+std::string selected(uint32_t features, const char* name, const char* cap) {
+    const Kernels* kernels = nullptr;
+    const int32_t status = select_kernels(features, name, cap, &kernels);
+    return status == NEGCOS_STATUS_OK ? kernels->isa : "status " + std::to_string(status);
+}
+
+const std::string kUnsupported = "status " + std::to_string(NEGCOS_STATUS_UNSUPPORTED_ISA);
+
+TEST_SUITE("unit") {
+    TEST_CASE("dispatch: scalar is always there, and last") {
+        REQUIRE(isa_count() >= 1);
+        CHECK(std::string(isa_name(isa_count() - 1)) == "scalar");
+        CHECK(isa_name(-1) == nullptr);
+        CHECK(isa_name(isa_count()) == nullptr);
+        CHECK(selected(0, nullptr, nullptr) == "scalar");
+        CHECK(selected(kAll, nullptr, nullptr) == isa_name(0));
+    }
+
+    TEST_CASE("dispatch: the best that the CPU has") {
+        if (!built_in("avx2") || !built_in("avx512")) {
+            std::printf("SKIP: dispatch: the best that the CPU has: not built for x86-64\n");
+            return;
+        }
+        CHECK(selected(kWithAvx512, nullptr, nullptr) == "avx512");
+        CHECK(selected(kWithAvx2, nullptr, nullptr) == "avx2");
+        for (const uint32_t missing : {kAvx512f, kAvx512cd, kAvx512dq, kAvx512bw, kAvx512vl})
+            CHECK(selected(kWithAvx512 & ~missing, nullptr, nullptr) == "avx2");
+        CHECK(selected(kAvx2, nullptr, nullptr) == "scalar");  // without FMA
+        CHECK(selected(kWithAvx512 & ~uint32_t{kFma}, nullptr, nullptr) == "scalar");
+    }
+
+    TEST_CASE("dispatch: a name is that set or an error") {
+        for (int32_t k = 0; k < isa_count(); ++k) CHECK(selected(kAll, isa_name(k), nullptr) == isa_name(k));
+        CHECK(selected(kAll, "sse9", nullptr) == kUnsupported);
+        CHECK(std::string(negcos_last_error()).find("sse9") != std::string::npos);
+        CHECK(selected(kAll, "", nullptr) == kUnsupported);
+        CHECK(selected(kAll, "AVX2", nullptr) == kUnsupported);
+        for (int32_t k = 0; k + 1 < isa_count(); ++k) {
+            CHECK(selected(0, isa_name(k), nullptr) == kUnsupported);
+            CHECK(!isa_available(isa_name(k), 0));
+        }
+        CHECK(isa_available("scalar", 0));
+        CHECK(!isa_available("sse9", kAll));
+    }
+
+    TEST_CASE("dispatch: the cap binds the default and never a name") {
+        for (int32_t k = 0; k < isa_count(); ++k) CHECK(selected(kAll, nullptr, isa_name(k)) == isa_name(k));
+        CHECK(selected(0, nullptr, isa_name(0)) == "scalar");  // not above the cap, and what runs
+        CHECK(selected(kAll, isa_name(0), "scalar") == isa_name(0));
+        CHECK(selected(kAll, nullptr, "sse9") == kUnsupported);
+        CHECK(std::string(negcos_last_error()).find("NEGCOS_ISA") != std::string::npos);
+    }
+}
+
+}  // namespace

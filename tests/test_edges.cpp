@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The ends of every range: empty and tiny batches, zero rows, huge, tiny and subnormal numbers, NaN and Inf.
+#include "harness.hpp"
+
+namespace {
+
+using namespace harness;
+
+const int32_t kSamplings[] = {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL};
+
+template <class T>
+void scale_row(std::vector<T>& rows, int64_t dim, int64_t i, double by) {
+    for (int64_t c = 0; c < dim; ++c) {
+        auto& x = rows[static_cast<size_t>(i * dim + c)];
+        x = static_cast<T>(static_cast<double>(x) * by);
+    }
+}
+
+template <class T>
+void each(const char* test, void (*body)(negcos::Context&, int32_t sampling)) {
+    for (const std::string& isa : isas(test))
+        for (const int32_t sampling : kSamplings) {
+            INFO(isa << " sampling " << sampling << " " << sizeof(T) * 8 << " bits");
+            negcos::Context context = harness::context(isa);
+            body(context, sampling);
+        }
+}
+
+template <class T>
+void small_batches(negcos::Context& context, int32_t sampling) {
+    for (const int64_t batch : {0, 1, 2})
+        for (const int64_t extra : {0, 3})
+            for (const int64_t dim : {0, 1, 5})
+                for (const int32_t rounds : {0, 3})
+                    for (const int32_t reduction : {NEGCOS_REDUCTION_MEAN, NEGCOS_REDUCTION_SUM}) {
+                        INFO("B " << batch << " M " << batch + extra << " d " << dim << " rounds " << rounds);
+                        Problem<T> p(batch, batch + extra, dim, 3);
+                        p.options.sampling = sampling;
+                        p.options.rounds = rounds;
+                        p.options.reduction = reduction;
+                        const auto out = run(context, p);
+                        check_against_oracle(p, out);
+                        if (batch == 0) CHECK(out.numbers.loss == 0);
+                    }
+}
+
+template <class T>
+void zero_rows(negcos::Context& context, int32_t sampling) {
+    Problem<T> p(9, 9, 17, 5);
+    p.options.sampling = sampling;
+    for (const int64_t i : {0, 4}) scale_row(p.queries, 17, i, 0);
+    for (const int64_t j : {4, 7}) scale_row(p.documents, 17, j, 0);
+    const auto out = run(context, p);
+    CHECK(out.numbers.zero_rows == 4);
+    check_against_oracle(p, out);
+    for (size_t c = 0; c < 17; ++c) {
+        CHECK(out.grad_queries[4 * 17 + c] == 0);
+        CHECK(out.grad_documents[7 * 17 + c] == 0);
+    }
+}
+
+// Rows whose squared norm would overflow or vanish have the cosines and, times their own length, the gradients of the
+// same rows at an ordinary length.
+template <class T>
+void far_rows(negcos::Context& context, int32_t sampling) {
+    const bool single = sizeof(T) == 4;
+    for (const double up : {single ? 0x1p100 : 0x1p1000, 0x1p3})
+        for (const double down : {single ? 0x1p-90 : 0x1p-900, 0x1p-2}) {
+            Problem<T> plain(12, 14, 33, 6);
+            plain.options.sampling = sampling;
+            plain.options.norm_floor = 0;
+            Problem<T> far = plain;
+            scale_row(far.queries, 33, 2, up);
+            scale_row(far.queries, 33, 3, down);
+            scale_row(far.documents, 33, 2, down);
+            scale_row(far.documents, 33, 5, up);
+            const auto a = run(context, plain), b = run(context, far);
+            CHECK(b.numbers.loss == doctest::Approx(a.numbers.loss).epsilon(1e-5));
+            CHECK(distance(b.losses, a.losses) < (single ? 1e-4 : 1e-12));
+            for (size_t c = 0; c < 33; ++c) {
+                const auto same = [&](T far_gradient, T gradient, double by) {
+                    const double expected = static_cast<double>(gradient) / by;
+                    // A tiny gradient of a huge row may be below the type's range.
+                    CHECK(std::abs(static_cast<double>(far_gradient) - expected) <=
+                          1e-3 * std::abs(expected) + (single ? 1e-6 : 1e-12) / by + 1e-37);
+                };
+                same(b.grad_queries[2 * 33 + c], a.grad_queries[2 * 33 + c], up);
+                same(b.grad_queries[3 * 33 + c], a.grad_queries[3 * 33 + c], down);
+                same(b.grad_documents[2 * 33 + c], a.grad_documents[2 * 33 + c], down);
+                same(b.grad_documents[5 * 33 + c], a.grad_documents[5 * 33 + c], up);
+                same(b.grad_queries[7 * 33 + c], a.grad_queries[7 * 33 + c], 1);
+            }
+        }
+}
+
+template <class T>
+void subnormal_rows(negcos::Context& context, int32_t sampling) {
+    Problem<T> p(6, 6, 4, 2);
+    p.options.sampling = sampling;
+    for (size_t c = 0; c < 4; ++c) p.queries[c] = static_cast<T>(c + 1) * std::numeric_limits<T>::denorm_min();
+    const auto out = run(context, p);
+    CHECK(out.numbers.zero_rows == 0);
+    for (const T x : out.losses) CHECK(std::isfinite(x));
+    for (const T x : out.grad_queries) CHECK(std::isfinite(x));
+    for (const T x : out.grad_documents) CHECK(std::isfinite(x));
+}
+
+template <class T>
+void contained(negcos::Context& context, int32_t sampling) {
+    for (const T bad : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity()}) {
+        Problem<T> p(20, 20, 9, 4);
+        p.options.sampling = sampling;
+        const auto clean = run(context, p);
+        p.queries[5 * 9 + 3] = bad;
+        const auto out = run(context, p);
+        CHECK(std::isnan(out.numbers.loss));
+        for (size_t i = 0; i < 20; ++i) {
+            if (i == 5) {
+                CHECK(std::isnan(out.losses[i]));
+                continue;
+            }
+            CHECK(out.losses[i] == clean.losses[i]);
+            for (size_t c = 0; c < 9; ++c) CHECK(out.grad_queries[i * 9 + c] == clean.grad_queries[i * 9 + c]);
+        }
+        CHECK(std::isnan(out.grad_queries[5 * 9]));
+        CHECK(std::isnan(out.grad_documents[5 * 9]));  // its positive depends on it
+        if (sampling == NEGCOS_SAMPLING_SHUFFLE)
+            for (size_t j = 0; j < 20; ++j) {  // and of the others just those that it was compared with
+                bool met = j == 5;
+                for (size_t r = 0; r < 4; ++r) met |= out.negatives[5 * 4 + r] == static_cast<int32_t>(j);
+                CHECK(std::isnan(out.grad_documents[j * 9]) == met);
+            }
+    }
+}
+
+template <class T>
+void scales(negcos::Context& context, int32_t sampling) {
+    for (const double scale : {0.0, -20.0, 1e4, 1e-30, -1e-3, 1e30}) {
+        INFO("scale " << scale);
+        Problem<T> p(30, 33, 11, 7);
+        p.options.sampling = sampling;
+        p.options.scale = scale;
+        const auto out = run(context, p);
+        if (std::abs(scale) <= 1e4) check_against_oracle(p, out);
+        CHECK(std::isfinite(out.numbers.loss));
+        for (const auto* v : {&out.losses, &out.hit_probability, &out.grad_queries, &out.grad_documents})
+            for (const T x : *v) CHECK(std::isfinite(x));
+    }
+}
+
+template <class T>
+void ties(negcos::Context& context, int32_t sampling) {
+    // Documents 0 and 1 are the same: each is the other's tie, and a tie is no win.
+    Problem<T> p(2, 2, 6, 3);
+    p.options.sampling = sampling;
+    for (size_t c = 0; c < 6; ++c) p.documents[6 + c] = p.documents[c];
+    if (sampling != NEGCOS_SAMPLING_ALL) {
+        p.options.sampling = NEGCOS_SAMPLING_GIVEN;
+        p.options.rounds = 2;
+        p.given = {1, 0, 0, 1};  // the other, then the own positive, which is no negative for the rank
+    }
+    const auto out = run(context, p);
+    CHECK(out.numbers.accuracy == 0);
+    CHECK(out.numbers.mean_reciprocal_rank == 0.5);
+    check_against_oracle(p, out);
+}
+
+TEST_SUITE("unit") {
+    TEST_CASE("edges: small batches, f32") {
+        each<float>("edges: small batches, f32", small_batches<float>);
+    }
+    TEST_CASE("edges: small batches, f64") {
+        each<double>("edges: small batches, f64", small_batches<double>);
+    }
+    TEST_CASE("edges: zero rows, f32") {
+        each<float>("edges: zero rows, f32", zero_rows<float>);
+    }
+    TEST_CASE("edges: zero rows, f64") {
+        each<double>("edges: zero rows, f64", zero_rows<double>);
+    }
+    TEST_CASE("edges: far rows, f32") {
+        each<float>("edges: far rows, f32", far_rows<float>);
+    }
+    TEST_CASE("edges: far rows, f64") {
+        each<double>("edges: far rows, f64", far_rows<double>);
+    }
+    TEST_CASE("edges: subnormal rows, f32") {
+        each<float>("edges: subnormal rows, f32", subnormal_rows<float>);
+    }
+    TEST_CASE("edges: subnormal rows, f64") {
+        each<double>("edges: subnormal rows, f64", subnormal_rows<double>);
+    }
+    TEST_CASE("edges: NaN and Inf contained, f32") {
+        each<float>("edges: NaN and Inf contained, f32", contained<float>);
+    }
+    TEST_CASE("edges: NaN and Inf contained, f64") {
+        each<double>("edges: NaN and Inf contained, f64", contained<double>);
+    }
+    TEST_CASE("edges: scales, f32") {
+        each<float>("edges: scales, f32", scales<float>);
+    }
+    TEST_CASE("edges: scales, f64") {
+        each<double>("edges: scales, f64", scales<double>);
+    }
+    TEST_CASE("edges: ties, f32") {
+        each<float>("edges: ties, f32", ties<float>);
+    }
+    TEST_CASE("edges: ties, f64") {
+        each<double>("edges: ties, f64", ties<double>);
+    }
+}
+
+}  // namespace

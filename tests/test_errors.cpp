@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every way to call wrongly: the status, a sentence that names the argument, and not a byte of output written.
+#include <cstdlib>
+#include <functional>
+
+#include "harness.hpp"
+
+namespace {
+
+using namespace harness;
+
+// A call that works, with every output asked for. `spoil` then breaks one thing.
+struct Call {
+    std::vector<float> queries = std::vector<float>(8 * 4, 1), documents = std::vector<float>(8 * 4, 0.5f);
+    std::vector<float> losses = std::vector<float>(8, 7), hits = losses, logits = std::vector<float>(8 * 5, 7);
+    std::vector<float> grad_queries = std::vector<float>(32, 7), grad_documents = grad_queries;
+    std::vector<int32_t> negatives = std::vector<int32_t>(32, 7), given = std::vector<int32_t>(32, 1);
+    negcos::Context context{[] {
+        negcos::ContextOptions options;
+        options.threading = NEGCOS_THREADING_SERIAL;
+        return options;
+    }()};
+    negcos::Options options;
+    negcos::Batch batch{negcos::view(std::span<const float>(queries), 8, 4),
+                        negcos::view(std::span<const float>(documents), 8, 4)};
+    negcos::Result result;
+
+    Call() {
+        result.losses = negcos::view(std::span<float>(losses), 8, 1);
+        result.hit_probability = negcos::view(std::span<float>(hits), 8, 1);
+        result.logits = negcos::view(std::span<float>(logits), 8, 5);
+        result.grad_queries = negcos::view(std::span<float>(grad_queries), 8, 4);
+        result.grad_documents = negcos::view(std::span<float>(grad_documents), 8, 4);
+        result.negatives = negatives.data();
+        result.loss = result.accuracy = -3;
+    }
+    int32_t evaluate() { return negcos_evaluate(context.get(), &options, &batch, &result); }
+    bool untouched() const {
+        const auto all = [](const auto& v) {
+            for (const auto x : v)
+                if (x != 7) return false;
+            return true;
+        };
+        return all(losses) && all(hits) && all(logits) && all(grad_queries) && all(grad_documents) && all(negatives) &&
+               result.loss == -3 && result.accuracy == -3;
+    }
+};
+
+struct Mistake {
+    int32_t status;
+    const char* named;  // in the sentence
+    std::function<void(Call&)> spoil;
+};
+
+void check(const std::vector<Mistake>& mistakes) {
+    for (const Mistake& mistake : mistakes) {
+        Call call;
+        mistake.spoil(call);
+        const int32_t status = call.evaluate();
+        const std::string sentence = negcos_last_error();
+        INFO(mistake.named << ": " << sentence);
+        CHECK(status == mistake.status);
+        CHECK(sentence.find(mistake.named) != std::string::npos);
+        CHECK(call.untouched());
+        CHECK(std::string(negcos_status_string(status)) != "unknown status");
+    }
+}
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kInf = std::numeric_limits<double>::infinity();
+
+TEST_SUITE("unit") {
+    TEST_CASE("errors: the call without a mistake works") {
+        Call call;
+        CHECK(call.evaluate() == NEGCOS_STATUS_OK);
+        CHECK(!call.untouched());
+    }
+
+    TEST_CASE("errors: NULL") {
+        Call call;
+        CHECK(negcos_evaluate(nullptr, &call.options, &call.batch, &call.result) == NEGCOS_STATUS_NULL_ARGUMENT);
+        CHECK(negcos_evaluate(call.context.get(), &call.options, nullptr, &call.result) == NEGCOS_STATUS_NULL_ARGUMENT);
+        CHECK(negcos_evaluate(call.context.get(), &call.options, &call.batch, nullptr) == NEGCOS_STATUS_NULL_ARGUMENT);
+        CHECK(call.untouched());
+        CHECK(negcos_evaluate(call.context.get(), nullptr, &call.batch, &call.result) == NEGCOS_STATUS_OK);
+        CHECK(negcos_context_create(nullptr, nullptr) == NEGCOS_STATUS_NULL_ARGUMENT);
+        CHECK(negcos_sample(nullptr, nullptr, 2, 2, call.negatives.data()) == NEGCOS_STATUS_NULL_ARGUMENT);
+        CHECK(negcos_sample(call.context.get(), nullptr, 2, 2, nullptr) == NEGCOS_STATUS_NULL_ARGUMENT);
+        negcos_context_destroy(nullptr);
+        negcos_options_init(nullptr, 8);
+        negcos_batch_init(nullptr, 8);
+        negcos_result_init(nullptr, 8);
+        negcos_context_options_init(nullptr, 8);
+        CHECK(negcos_context_isa(nullptr) == nullptr);
+        CHECK(negcos_context_threads(nullptr) == 0);
+        CHECK(negcos_isa_available(nullptr) == 0);
+        CHECK(negcos_isa_name(-1) == nullptr);
+        CHECK(negcos_isa_name(negcos_isa_count()) == nullptr);
+        CHECK(std::string(negcos_status_string(12345)) == "unknown status");
+        check({
+            {NEGCOS_STATUS_NULL_ARGUMENT, "queries", [](Call& c) { c.batch.queries.data = nullptr; }},
+            {NEGCOS_STATUS_NULL_ARGUMENT, "documents", [](Call& c) { c.batch.documents.data = nullptr; }},
+            {NEGCOS_STATUS_NULL_ARGUMENT, "negatives", [](Call& c) { c.options.sampling = NEGCOS_SAMPLING_GIVEN; }},
+        });
+    }
+
+    TEST_CASE("errors: struct sizes") {
+        check({
+            {NEGCOS_STATUS_STRUCT_SIZE, "negcos_options", [](Call& c) { c.options.struct_size = 0; }},
+            {NEGCOS_STATUS_STRUCT_SIZE, "negcos_options",
+             [](Call& c) { c.options.struct_size = sizeof c.options - 1; }},
+            {NEGCOS_STATUS_STRUCT_SIZE, "negcos_options", [](Call& c) { c.options.struct_size = 0xFFFFFFFF; }},
+            {NEGCOS_STATUS_STRUCT_SIZE, "negcos_batch", [](Call& c) { c.batch.struct_size = 8; }},
+            {NEGCOS_STATUS_STRUCT_SIZE, "negcos_result", [](Call& c) { c.result.struct_size = 16; }},
+        });
+        // A caller from the future: more bytes than this library knows, accepted while they are zero.
+        struct {
+            negcos_options options;
+            char more[16];
+        } longer;
+        negcos_options_init(&longer.options, sizeof longer);
+        CHECK(longer.options.struct_size == sizeof longer);
+        Call call;
+        CHECK(negcos_evaluate(call.context.get(), &longer.options, &call.batch, &call.result) == NEGCOS_STATUS_OK);
+        Call again;
+        longer.more[15] = 1;
+        CHECK(negcos_evaluate(again.context.get(), &longer.options, &again.batch, &again.result) ==
+              NEGCOS_STATUS_STRUCT_SIZE);
+        CHECK(again.untouched());
+        // An init that was told too little leaves what every call refuses, and writes no further.
+        unsigned char small[16];
+        std::memset(small, 0xAB, sizeof small);
+        negcos_options_init(reinterpret_cast<negcos_options*>(small), 8);
+        CHECK(small[8] == 0xAB);
+        CHECK(small[0] == 8);
+    }
+
+    TEST_CASE("errors: options") {
+        const auto option = [](auto member, auto value) { return [=](Call& c) { c.options.*member = value; }; };
+        using O = negcos_options;
+        std::vector<Mistake> mistakes;
+        for (const int32_t value : {-1, 99}) {
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "objective", option(&O::objective, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "similarity", option(&O::similarity, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "sampling", option(&O::sampling, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "reduction", option(&O::reduction, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "direction", option(&O::direction, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "exclude", option(&O::exclude, value)});
+        }
+        for (const double value : {kNaN, kInf, -kInf}) {
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "scale", option(&O::scale, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "temperature", option(&O::temperature, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "norm_floor", option(&O::norm_floor, value)});
+        }
+        for (double O::*member : {&O::bias, &O::margin, &O::label_smoothing, &O::hardness, &O::false_negative_margin})
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "NaN", option(member, kNaN)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, "rounds", option(&O::rounds, -1)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, "temperature", option(&O::temperature, 0.0)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, "temperature", option(&O::temperature, -1.0)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, "norm_floor", option(&O::norm_floor, -1e-3)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, "scale", option(&O::scale, 1e300)});  // not a finite f32
+        check(mistakes);
+    }
+
+    TEST_CASE("errors: what this version cannot do") {
+        const auto option = [](auto member, auto value) { return [=](Call& c) { c.options.*member = value; }; };
+        using O = negcos_options;
+        static int64_t ids[8] = {};
+        static double numbers[8] = {};
+        check({
+            {NEGCOS_STATUS_UNSUPPORTED, "SIGMOID", option(&O::objective, NEGCOS_OBJECTIVE_SIGMOID)},
+            {NEGCOS_STATUS_UNSUPPORTED, "DECOUPLED", option(&O::objective, NEGCOS_OBJECTIVE_DECOUPLED)},
+            {NEGCOS_STATUS_UNSUPPORTED, "CYCLIC", option(&O::sampling, NEGCOS_SAMPLING_CYCLIC)},
+            {NEGCOS_STATUS_UNSUPPORTED, "UNIFORM", option(&O::sampling, NEGCOS_SAMPLING_UNIFORM)},
+            {NEGCOS_STATUS_UNSUPPORTED, "LOG_UNIFORM", option(&O::sampling, NEGCOS_SAMPLING_LOG_UNIFORM)},
+            {NEGCOS_STATUS_UNSUPPORTED, "BOTH", option(&O::direction, NEGCOS_DIRECTION_BOTH)},
+            {NEGCOS_STATUS_UNSUPPORTED, "exclude", option(&O::exclude, NEGCOS_EXCLUDE_SAME_QUERY_ID)},
+            {NEGCOS_STATUS_UNSUPPORTED, "bias", option(&O::bias, 1.0)},
+            {NEGCOS_STATUS_UNSUPPORTED, "margin", option(&O::margin, 0.1)},
+            {NEGCOS_STATUS_UNSUPPORTED, "label_smoothing", option(&O::label_smoothing, 0.1)},
+            {NEGCOS_STATUS_UNSUPPORTED, "hardness", option(&O::hardness, 0.1)},
+            {NEGCOS_STATUS_UNSUPPORTED, "false_negative_margin", option(&O::false_negative_margin, 0.1)},
+            {NEGCOS_STATUS_UNSUPPORTED, "hard_negatives", [](Call& c) { c.batch.hard_negatives = c.batch.documents; }},
+            {NEGCOS_STATUS_UNSUPPORTED, "positives", [](Call& c) { c.batch.positives = ids; }},
+            {NEGCOS_STATUS_UNSUPPORTED, "document_ids", [](Call& c) { c.batch.document_ids = ids; }},
+            {NEGCOS_STATUS_UNSUPPORTED, "query_ids", [](Call& c) { c.batch.query_ids = ids; }},
+            {NEGCOS_STATUS_UNSUPPORTED, "log_probability", [](Call& c) { c.batch.log_probability = numbers; }},
+            {NEGCOS_STATUS_UNSUPPORTED, "weights", [](Call& c) { c.batch.weights = numbers; }},
+            {NEGCOS_STATUS_UNSUPPORTED, "grad_hard_negatives",
+             [](Call& c) { c.result.grad_hard_negatives = c.result.grad_documents; }},
+            {NEGCOS_STATUS_UNSUPPORTED, "F16",
+             [](Call& c) { c.batch.queries.dtype = c.batch.documents.dtype = NEGCOS_DTYPE_F16; }},
+            {NEGCOS_STATUS_UNSUPPORTED, "BF16",
+             [](Call& c) { c.batch.queries.dtype = c.batch.documents.dtype = NEGCOS_DTYPE_BF16; }},
+        });
+    }
+
+    TEST_CASE("errors: shapes, dtypes, alignment") {
+        const int64_t huge = int64_t{1} << 62;
+        check({
+            {NEGCOS_STATUS_SHAPE, "queries", [](Call& c) { c.batch.queries.rows = -1; }},
+            {NEGCOS_STATUS_SHAPE, "queries", [](Call& c) { c.batch.queries.cols = -1; }},
+            {NEGCOS_STATUS_SHAPE, "row_stride", [](Call& c) { c.batch.queries.row_stride = 3; }},
+            {NEGCOS_STATUS_SHAPE, "row_stride", [](Call& c) { c.batch.documents.row_stride = -4; }},
+            {NEGCOS_STATUS_SHAPE, "columns", [](Call& c) { c.batch.documents.cols = 3; }},
+            {NEGCOS_STATUS_SHAPE, "rows", [](Call& c) { c.batch.documents.rows = 7; }},
+            {NEGCOS_STATUS_SHAPE, "address space", [=](Call& c) { c.batch.documents.row_stride = huge; }},
+            {NEGCOS_STATUS_SHAPE, "address space", [=](Call& c) { c.batch.documents.rows = huge; }},
+            {NEGCOS_STATUS_SHAPE, "losses", [](Call& c) { c.result.losses.rows = 7; }},
+            {NEGCOS_STATUS_SHAPE, "hit_probability", [](Call& c) { c.result.hit_probability.cols = 0; }},
+            {NEGCOS_STATUS_SHAPE, "logits", [](Call& c) { c.options.rounds = 3; }},
+            {NEGCOS_STATUS_SHAPE, "grad_queries", [](Call& c) { c.result.grad_queries.rows = 9; }},
+            {NEGCOS_STATUS_SHAPE, "grad_documents", [](Call& c) { c.result.grad_documents.row_stride = 1; }},
+            {NEGCOS_STATUS_SHAPE, "DERANGEMENT",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_DERANGEMENT;
+                 c.batch.queries.rows = 1;
+             }},
+            {NEGCOS_STATUS_DTYPE, "queries", [](Call& c) { c.batch.queries.dtype = 9; }},
+            {NEGCOS_STATUS_DTYPE, "documents", [](Call& c) { c.batch.documents.dtype = -1; }},
+            {NEGCOS_STATUS_DTYPE, "documents", [](Call& c) { c.batch.documents.dtype = NEGCOS_DTYPE_F64; }},
+            {NEGCOS_STATUS_DTYPE, "grad_queries", [](Call& c) { c.result.grad_queries.dtype = NEGCOS_DTYPE_F64; }},
+            {NEGCOS_STATUS_DTYPE, "losses", [](Call& c) { c.result.losses.dtype = 77; }},
+            {NEGCOS_STATUS_VALUE, "reserved", [](Call& c) { c.batch.reserved = 1; }},
+            {NEGCOS_STATUS_VALUE, "reserved", [](Call& c) { c.result.reserved = 1; }},
+            {NEGCOS_STATUS_VALUE, "reserved", [](Call& c) { c.batch.queries.reserved = 1; }},
+            {NEGCOS_STATUS_VALUE, "aligned",
+             [](Call& c) {
+                 c.batch.queries.data = reinterpret_cast<const char*>(c.queries.data()) + 1;
+                 c.batch.queries.rows = 7;
+             }},
+            {NEGCOS_STATUS_VALUE, "logits", [](Call& c) { c.options.sampling = NEGCOS_SAMPLING_ALL; }},
+            {NEGCOS_STATUS_VALUE, "negatives",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_ALL;
+                 c.result.logits.data = nullptr;
+             }},
+            {NEGCOS_STATUS_VALUE, "negatives[2, 1] is 8",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_GIVEN;
+                 c.given[9] = 8;
+                 c.batch.negatives = c.given.data();
+             }},
+            {NEGCOS_STATUS_VALUE, "negatives[0, 0] is -2",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_GIVEN;
+                 c.given[0] = -2;
+                 c.batch.negatives = c.given.data();
+             }},
+        });
+    }
+
+    TEST_CASE("errors: overlaps") {
+        check({
+            {NEGCOS_STATUS_OVERLAP, "grad_queries overlaps batch.queries",
+             [](Call& c) { c.result.grad_queries.data = c.queries.data(); }},
+            {NEGCOS_STATUS_OVERLAP, "grad_documents overlaps batch.documents",
+             [](Call& c) { c.result.grad_documents.data = c.documents.data(); }},
+            {NEGCOS_STATUS_OVERLAP, "overlaps", [](Call& c) { c.result.grad_documents.data = c.grad_queries.data(); }},
+            {NEGCOS_STATUS_OVERLAP, "overlaps", [](Call& c) { c.result.losses.data = c.logits.data() + 39 - 7; }},
+            {NEGCOS_STATUS_OVERLAP, "negatives",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_GIVEN;
+                 c.batch.negatives = c.given.data();
+                 c.result.negatives = c.given.data() + 31;
+             }},
+        });
+        // Inputs may overlap, and outputs that are columns of one matrix do not touch.
+        Call call;
+        call.batch.documents = call.batch.queries;
+        std::vector<float> both(8 * 8, 7);
+        call.result.grad_queries = {both.data(), 8, 4, 8, NEGCOS_DTYPE_F32, 0};
+        call.result.grad_documents = {both.data() + 4, 8, 4, 8, NEGCOS_DTYPE_F32, 0};
+        CHECK(call.evaluate() == NEGCOS_STATUS_OK);
+        call.result.grad_documents.data = both.data() + 3;
+        CHECK(call.evaluate() == NEGCOS_STATUS_OVERLAP);
+    }
+
+    TEST_CASE("errors: contexts, limits and the environment") {
+        const auto create = [](auto&& change) {
+            negcos::ContextOptions options;
+            change(options);
+            negcos_context* context = nullptr;
+            const int32_t status = negcos_context_create(&options, &context);
+            CHECK((context != nullptr) == (status == NEGCOS_STATUS_OK));
+            negcos_context_destroy(context);
+            return status;
+        };
+        using C = negcos::ContextOptions;
+        CHECK(create([](C&) {}) == NEGCOS_STATUS_OK);
+        CHECK(create([](C& c) { c.isa = "avx9000"; }) == NEGCOS_STATUS_UNSUPPORTED_ISA);
+        CHECK(std::string(negcos_last_error()).find("avx9000") != std::string::npos);
+        CHECK(create([](C& c) { c.isa = ""; }) == NEGCOS_STATUS_UNSUPPORTED_ISA);
+        CHECK(create([](C& c) { c.threads = -1; }) == NEGCOS_STATUS_VALUE);
+        CHECK(create([](C& c) { c.threads = 1 << 20; }) == NEGCOS_STATUS_VALUE);
+        CHECK(create([](C& c) { c.threading = 5; }) == NEGCOS_STATUS_VALUE);
+        CHECK(create([](C& c) { c.threading = -1; }) == NEGCOS_STATUS_VALUE);
+        CHECK(create([](C& c) { c.threading = NEGCOS_THREADING_CALLBACK; }) == NEGCOS_STATUS_NULL_ARGUMENT);
+        CHECK(create([](C& c) { c.reserved = 1; }) == NEGCOS_STATUS_VALUE);
+        CHECK(create([](C& c) { c.struct_size = 4; }) == NEGCOS_STATUS_STRUCT_SIZE);
+
+        for (int32_t k = 0; k < negcos_isa_count(); ++k) {  // a cap, not a demand
+            setenv("NEGCOS_ISA", negcos_isa_name(k), 1);
+            negcos::Context context;
+            int32_t got = 0;
+            while (std::string(negcos_isa_name(got)) != context.isa()) ++got;
+            CHECK(got >= k);
+            CHECK((negcos_isa_available(negcos_isa_name(k)) == 0 || got == k));
+            negcos::ContextOptions scalar;
+            scalar.isa = "scalar";
+            CHECK(std::string(negcos::Context(scalar).isa()) == "scalar");
+        }
+        setenv("NEGCOS_ISA", "fastest", 1);
+        CHECK(create([](C&) {}) == NEGCOS_STATUS_UNSUPPORTED_ISA);
+        CHECK(std::string(negcos_last_error()).find("NEGCOS_ISA") != std::string::npos);
+        unsetenv("NEGCOS_ISA");
+
+        setenv("NEGCOS_THREADS", "1", 1);
+        CHECK(negcos::Context().threads() == 1);
+        negcos::ContextOptions three;
+        three.threads = 3;
+        CHECK(negcos::Context(three).threads() == 3);
+        for (const char* bad : {"", "0", "-2", "two", "3x", "99999999999999999999"}) {
+            setenv("NEGCOS_THREADS", bad, 1);
+            CHECK(create([](C&) {}) == NEGCOS_STATUS_VALUE);
+            CHECK(std::string(negcos_last_error()).find("NEGCOS_THREADS") != std::string::npos);
+        }
+        unsetenv("NEGCOS_THREADS");
+
+        Call call;
+        negcos::ContextOptions limited;
+        limited.workspace_limit = 100;
+        call.context = negcos::Context(limited);
+        CHECK(call.evaluate() == NEGCOS_STATUS_WORKSPACE_LIMIT);
+        CHECK(call.untouched());
+        CHECK(std::string(negcos_last_error()).find("workspace_limit is 100") != std::string::npos);
+    }
+
+    TEST_CASE("errors: negcos_sample") {
+        Call call;
+        negcos::Options options;
+        const auto sample = [&](int64_t batch, int64_t documents) {
+            return negcos_sample(call.context.get(), &options, batch, documents, call.negatives.data());
+        };
+        CHECK(sample(-1, 5) == NEGCOS_STATUS_SHAPE);
+        CHECK(sample(5, 4) == NEGCOS_STATUS_SHAPE);
+        CHECK(sample(1, int64_t{1} << 31) == NEGCOS_STATUS_SHAPE);
+        for (const int32_t sampling : {NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL}) {
+            options.sampling = sampling;
+            CHECK(sample(4, 4) == NEGCOS_STATUS_VALUE);
+        }
+        options.sampling = NEGCOS_SAMPLING_UNIFORM;
+        CHECK(sample(4, 4) == NEGCOS_STATUS_UNSUPPORTED);
+        options.sampling = NEGCOS_SAMPLING_DERANGEMENT;
+        CHECK(sample(1, 4) == NEGCOS_STATUS_SHAPE);
+        CHECK(call.untouched());
+        CHECK(sample(0, 0) == NEGCOS_STATUS_OK);
+        CHECK(sample(8, 8) == NEGCOS_STATUS_OK);
+    }
+}
+
+}  // namespace

@@ -26,12 +26,11 @@ includes src/kernel/*.hpp | grep -vE '<xsimd/xsimd.hpp>|<(math|stdint|stddef|str
 for file in src/kernel/*.hpp; do
     grep -q '^namespace {$' "$file" || echo "$file" | none "a kernel header keeps to an anonymous namespace"
 done
-includes $(find src capi include -type f | grep -v '^src/parallel.cpp$') | grep -E 'tbb/|omp.h' |
+grep -rnE '^ *# *include.*(tbb/|omp\.h)' src capi include | grep -v '^src/parallel.cpp:' |
     none "oneTBB and OpenMP belong in src/parallel.cpp"
 includes include/negcos/negcos.h | grep -vE '<(stddef|stdint).h>' | none "negcos.h includes the C library alone"
-includes $(find src/cli examples bindings bench -name '*.[ch]pp' 2>/dev/null) |
-    grep -E '"(\.\./|kernel|dispatch|evaluate|gather|pairs|parallel|problem|sampling|status|tiles|validate|workspace)' |
-    grep -v 'examples/.*"parallel.hpp"' | none "the command, examples and bindings see negcos.h and negcos.hpp alone"
+grep -rnE --include='*.[ch]pp' '^ *# *include *"(\.\./|kernel|dispatch|evaluate|gather|pairs|parallel|problem|sampling|status|tiles|validate|workspace)' \
+    src/cli examples bindings bench 2> /dev/null | grep -v 'examples/.*"parallel.hpp"' | none "the command, examples and bindings see negcos.h and negcos.hpp alone"
 
 git ls-files 2>/dev/null | grep -vE '\.md$|^LICENSE$|^\.clang-format$|^\.gitignore$|\.wrap$' | while IFS= read -r file; do
     [ "$(head -n 3 "$file" | grep -c 'SPDX-License-Identifier: Apache-2.0')" = 1 ] || echo "$file"

@@ -281,8 +281,8 @@ NEGCOS_API void negcos_context_destroy(negcos_context* context);
 NEGCOS_API const char* negcos_context_isa(const negcos_context* context);
 
 /*
- * The number of threads that a call may use; 0 for a NULL context. (oneTBB itself starts no more than the machine or the
- * host program's own limit allows.)
+ * The number of threads that a call may use; 0 for a NULL context. (oneTBB itself starts no more than the machine or
+ * the host program's own limit allows.)
  */
 NEGCOS_API int32_t negcos_context_threads(const negcos_context* context);
 

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whole calls through the C ABI, each with the limit of the machine for the same work, probed in the same run. Every
+// combination of engine, type and instruction set is compared with the oracle before it is timed.
+//     bench [--figures] [Google Benchmark's options]
+#include <benchmark/benchmark.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "limits.hpp"
+#include "negcos/negcos.hpp"
+#include "oracle.hpp"
+
+namespace {
+
+enum class Part { forward, gradients, sampling };
+
+struct Case {
+    int64_t batch, dim;
+    int32_t rounds;  // all = every document
+    Part part = Part::gradients;
+    int threads = 1;
+    std::string isa;
+    bool f64 = false;
+};
+constexpr int32_t all = -1;
+
+// On a border of cache lines, as the tensors of the usual frameworks are.
+template <class T>
+struct Aligned {
+    using value_type = T;
+    Aligned() = default;
+    template <class U>
+    explicit Aligned(const Aligned<U>&) {}
+    T* allocate(std::size_t n) { return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64})); }
+    void deallocate(T* data, std::size_t) { ::operator delete (data, std::align_val_t{64}); }
+    bool operator==(const Aligned&) const { return true; }
+};
+
+template <class T>
+struct Data {
+    std::vector<T, Aligned<T>> queries, documents, grad_queries, grad_documents;
+    Data(int64_t batch, int64_t dim) {
+        std::mt19937_64 random(1);
+        std::normal_distribution<double> normal;
+        const std::size_t size = static_cast<std::size_t>(batch * dim);
+        for (auto* values : {&queries, &documents})
+            for (std::size_t k = 0; k < size; ++k) values->push_back(static_cast<T>(normal(random)));
+        grad_queries.resize(size);
+        grad_documents.resize(size);
+    }
+};
+
+negcos::Options options_of(const Case& c) {
+    negcos::Options options;
+    options.sampling = c.rounds == all ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_SHUFFLE;
+    options.rounds = c.rounds == all ? 0 : c.rounds;
+    return options;
+}
+
+negcos::Context context_of(const Case& c) {
+    negcos::ContextOptions options;
+    options.threads = c.threads;
+    options.isa = c.isa.c_str();
+    return negcos::Context(options);
+}
+
+template <class T>
+void evaluate(negcos::Context& context, const negcos::Options& options, const Case& c, Data<T>& data,
+              negcos::Result& result) {
+    const negcos::Batch batch(negcos::view(std::span<const T>(data.queries), c.batch, c.dim),
+                              negcos::view(std::span<const T>(data.documents), c.batch, c.dim));
+    if (c.part == Part::gradients) {
+        result.grad_queries = negcos::view(std::span<T>(data.grad_queries), c.batch, c.dim);
+        result.grad_documents = negcos::view(std::span<T>(data.grad_documents), c.batch, c.dim);
+    }
+    context.evaluate(options, batch, result);
+}
+
+// The same options on at most 256 queries, against the oracle. Returns what is wrong.
+template <class T>
+std::string check(const Case& timed) {
+    Case c = timed;
+    c.batch = std::min<int64_t>(c.batch, 256);
+    c.rounds = std::min(c.rounds, 64);
+    c.part = Part::gradients;
+    negcos::Context context = context_of(c);
+    if (context.isa() != c.isa) return "another instruction set ran";
+    const negcos::Options options = options_of(c);
+    Data<T> data(c.batch, c.dim);
+    std::vector<int32_t> negatives(static_cast<std::size_t>(c.batch * options.rounds));
+    negcos::Result result;
+    if (!negatives.empty()) result.negatives = negatives.data();
+    evaluate(context, options, c, data, result);
+    const auto expected =
+        oracle::evaluate<T>(options, {data.queries.begin(), data.queries.end()},
+                            {data.documents.begin(), data.documents.end()}, c.batch, c.batch, c.dim, negatives);
+    const double tolerance = 2000 * static_cast<double>(std::numeric_limits<T>::epsilon());
+    if (!(std::abs(result.loss - static_cast<double>(expected.loss)) <= tolerance)) return "wrong loss";
+    const auto differ = [&](const auto& got, const auto& want) {
+        double most = 0, worst = 0;
+        for (std::size_t k = 0; k < got.size(); ++k) {
+            most = std::max(most, std::abs(static_cast<double>(want[k])));
+            worst = std::max(worst, std::abs(static_cast<double>(got[k]) - static_cast<double>(want[k])));
+        }
+        return !(worst <= tolerance * most);
+    };
+    if (differ(data.grad_queries, expected.grad_queries)) return "wrong gradient of the queries";
+    if (differ(data.grad_documents, expected.grad_documents)) return "wrong gradient of the documents";
+    return "";
+}
+
+template <class T>
+void run(benchmark::State& state, const Case& c) {
+    static std::set<std::string> checked;
+    const std::string what = c.isa + std::to_string(c.dim) + (c.rounds == all ? "all" : "") + std::to_string(sizeof(T));
+    if (!checked.count(what)) {
+        const std::string wrong = check<T>(c);
+        if (!wrong.empty()) return state.SkipWithError(wrong.c_str());
+        checked.insert(what);
+    }
+
+    negcos::Context context = context_of(c);
+    const negcos::Options options = options_of(c);
+    Data<T> data(c.batch, c.dim);
+    std::vector<int32_t> negatives(c.part == Part::sampling ? static_cast<std::size_t>(c.batch * c.rounds) : 0);
+    negcos::Result result;
+    const auto start = std::chrono::steady_clock::now();
+    for (auto _ : state) {
+        if (c.part == Part::sampling)
+            context.sample(options, c.batch, c.batch, negatives);
+        else
+            evaluate(context, options, c, data, result);
+        benchmark::ClobberMemory();
+    }
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    const double seconds = elapsed.count() / static_cast<double>(state.iterations());
+    const double batch = static_cast<double>(c.batch), dim = static_cast<double>(c.dim);
+    const double pairs = c.rounds == all ? batch * batch : batch * (c.rounds + (c.part != Part::sampling));
+    state.counters["ns/pair"] = seconds / pairs * 1e9;
+    if (c.part == Part::sampling) return;
+    if (c.rounds == all) {
+        const double flops = pairs * dim * (c.part == Part::gradients ? 6 : 2);
+        state.counters["GFLOP/s"] = flops / seconds / 1e9;
+        state.counters["of_limit"] = flops / seconds / limits::fma_rate(c.isa, sizeof(T) == 8, c.threads);
+    } else {
+        const int passes = c.part == Part::gradients ? 2 : 1;
+        const int64_t row = c.dim * static_cast<int64_t>(sizeof(T));
+        state.counters["GB/s"] = pairs * static_cast<double>(row) * passes / seconds / 1e9;
+        state.counters["of_limit"] =
+            limits::gather_seconds(c.batch, row, c.batch * (c.rounds + 1), passes, c.threads) / seconds;
+    }
+}
+
+void add(const Case& c) {
+    static const char* const parts[] = {"forward", "gradients", "sampling"};
+    const std::string name = std::string(c.rounds == all ? "tiles" : "gather") + "/" + parts[static_cast<int>(c.part)] +
+                             "/B:" + std::to_string(c.batch) + "/d:" + std::to_string(c.dim) +
+                             "/rounds:" + (c.rounds == all ? "all" : std::to_string(c.rounds)) + "/" + c.isa + "/" +
+                             (c.f64 ? "f64" : "f32") + "/threads:" + std::to_string(c.threads);
+    benchmark::RegisterBenchmark(name.c_str(),
+                                 [c](benchmark::State& state) { c.f64 ? run<double>(state, c) : run<float>(state, c); })
+        ->UseRealTime()
+        ->Unit(benchmark::kMicrosecond);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    bool figures = false;
+    if (argc > 1 && std::strcmp(argv[1], "--figures") == 0) figures = true, argv[1] = argv[0], ++argv, --argc;
+
+    std::vector<std::string> isas;
+    for (int32_t k = 0; k < negcos_isa_count(); ++k)
+        if (negcos_isa_available(negcos_isa_name(k))) isas.push_back(negcos_isa_name(k));
+    const std::string best = isas.front();
+    const int most = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    std::vector<int> thread_counts = {1};
+    if (most > 1) thread_counts.push_back(most);
+
+    // The headline shapes: every part of the call, and how it scales.
+    for (const int threads : thread_counts) {
+        for (const Part part : {Part::sampling, Part::forward, Part::gradients})
+            add({4096, 128, 50, part, threads, best});
+        for (const Part part : {Part::forward, Part::gradients}) add({4096, 128, all, part, threads, best});
+        add({2048, 768, all, Part::gradients, threads, best});
+        add({1024, 64, all, Part::gradients, threads, best});
+    }
+    add({32, 64, 4, Part::gradients, most, best});
+    add({4096, 128, 50, Part::gradients, most, best, true});
+    add({4096, 128, all, Part::gradients, most, best, true});
+    // Instruction sets against each other.
+    for (const std::string& isa : isas) {
+        if (isa == "scalar") continue;
+        for (const int64_t dim : {16, 32, 64, 128, 256, 512, 1024}) {
+            add({4096, dim, 20, Part::gradients, 1, isa});
+            add({1024, dim, all, Part::gradients, 1, isa});
+        }
+    }
+    if (figures) {  // the whole plane, minutes more
+        for (const int64_t batch : {256, 1024, 16384, 65536, 262144})
+            add({batch, 128, 20, Part::gradients, most, best});
+        for (const int64_t batch : {256, 1024, 4096, 65536})
+            for (const int64_t dim : {16, 64, 256, 1024}) add({batch, dim, 20, Part::gradients, most, best});
+        for (const int32_t rounds : {1, 4, 20, 100, 300, 1000}) add({4096, 128, rounds, Part::gradients, most, best});
+        for (const int64_t batch : {256, 512, 2048, 8192}) add({batch, 128, all, Part::gradients, most, best});
+    }
+
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+    benchmark::AddCustomContext("isa", best);
+    benchmark::AddCustomContext("version", std::to_string(negcos_version()));
+    benchmark::RunSpecifiedBenchmarks();
+}

@@ -1,0 +1,338 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The same loss with its gradients in negcos, PyTorch, JAX and TensorFlow, in turn in one process, and their ratios.
+
+    bench/peers/peers.py [--install] [--threads N] [--repeats N] [--only WORD] [--json FILE]
+
+Uses whichever of the three is installed. --install gets them from PyPI into build-peers/ and runs there. Before timing,
+the losses and gradients are compared on the same negatives. The TensorFlow row is the layer as published (normalised
+over the batch, NEG + 1 copies of it), written again from its description.
+"""
+import argparse
+import ctypes
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCALE = 20.0
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--install", action="store_true", help="PyTorch, JAX and TensorFlow into build-peers/")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--repeats", type=int, default=15, help="timed calls of each, interleaved")
+    parser.add_argument("--only", default="", help="shapes whose name contains this")
+    parser.add_argument("--library", default=str(ROOT / "build/libnegcos.so"))
+    parser.add_argument("--json", help="write every timing to this file")
+    return parser.parse_args()
+
+
+def install():
+    python = ROOT / "build-peers/bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", ROOT / "build-peers"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "torch", "jax", "tensorflow-cpu"], check=True)
+    os.execv(python, [str(python), *[a for a in sys.argv if a != "--install"]])
+
+
+class ConstMatrix(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("rows", ctypes.c_int64), ("cols", ctypes.c_int64),
+                ("row_stride", ctypes.c_int64), ("dtype", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+
+
+class ContextOptions(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_uint32), ("threads", ctypes.c_int32), ("threading", ctypes.c_int32),
+                ("reserved", ctypes.c_int32), ("isa", ctypes.c_char_p), ("parallel_for", ctypes.c_void_p),
+                ("parallel_for_data", ctypes.c_void_p), ("workspace_limit", ctypes.c_uint64)]
+
+
+class Options(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_uint32), *[(name, ctypes.c_int32) for name in (
+        "objective", "similarity", "sampling", "rounds", "reduction", "direction", "exclude")],
+        ("seed", ctypes.c_uint64), ("step", ctypes.c_uint64), *[(name, ctypes.c_double) for name in (
+            "scale", "temperature", "bias", "norm_floor", "margin", "label_smoothing", "hardness",
+            "false_negative_margin")]]
+
+
+class Batch(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("queries", ConstMatrix),
+                ("documents", ConstMatrix), ("hard_negatives", ConstMatrix),
+                *[(name, ctypes.c_void_p) for name in ("positives", "negatives", "document_ids", "query_ids",
+                                                       "log_probability", "weights")]]
+
+
+class Result(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
+                *[(name, ctypes.c_double) for name in ("loss", "grad_scale", "grad_bias", "accuracy",
+                                                       "mean_reciprocal_rank")],
+                ("excluded", ctypes.c_int64), ("zero_rows", ctypes.c_int64),
+                *[(name, ConstMatrix) for name in ("losses", "hit_probability", "logits", "grad_queries",
+                                                   "grad_documents", "grad_hard_negatives")],
+                ("negatives", ctypes.c_void_p)]
+
+
+SHUFFLE, GIVEN, ALL = 0, 5, 6
+SOFTMAX, BATCH_SOFTMAX = 0, 1
+
+
+class Negcos:
+    def __init__(self, path, threads):
+        self.c = ctypes.CDLL(path)
+        self.c.negcos_last_error.restype = ctypes.c_char_p
+        self.c.negcos_context_isa.restype = ctypes.c_char_p
+        options = ContextOptions()
+        self.c.negcos_context_options_init(ctypes.byref(options), ctypes.c_size_t(ctypes.sizeof(options)))
+        options.threads = threads
+        self.context = ctypes.c_void_p()
+        self.check(self.c.negcos_context_create(ctypes.byref(options), ctypes.byref(self.context)))
+        version = self.c.negcos_version()
+        self.version = f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
+        self.isa = self.c.negcos_context_isa(self.context).decode()
+
+    def check(self, status):
+        if status:
+            raise RuntimeError(self.c.negcos_last_error().decode())
+
+    def prepare(self, q, d, rounds, sampling, objective=SOFTMAX, negatives=None):
+        """A function that evaluates once and returns (loss, dq, dd); the arrays are written over."""
+        dq, dd = aligned(q.shape), aligned(d.shape)
+        options, batch, result = Options(), Batch(), Result()
+        for name, struct in (("options", options), ("batch", batch), ("result", result)):
+            getattr(self.c, f"negcos_{name}_init")(ctypes.byref(struct), ctypes.c_size_t(ctypes.sizeof(struct)))
+        options.rounds, options.sampling, options.objective = rounds, sampling, objective
+        view = lambda a: ConstMatrix(a.ctypes.data, *a.shape, a.shape[1], 0, 0)
+        batch.queries, batch.documents = view(q), view(d)
+        if negatives is not None:
+            batch.negatives = negatives.ctypes.data
+        result.grad_queries, result.grad_documents = view(dq), view(dd)
+
+        def call():
+            options.step += 1
+            self.check(self.c.negcos_evaluate(self.context, ctypes.byref(options), ctypes.byref(batch),
+                                              ctypes.byref(result)))
+            return result.loss, dq, dd
+
+        call.keep = (q, d, negatives)
+        return call
+
+
+def aligned(shape):
+    """f32 on a border of cache lines, as the frameworks' own tensors are."""
+    size = int(np.prod(shape))
+    block = np.zeros(size + 16, dtype=np.float32)
+    start = (-block.ctypes.data % 64) // 4
+    return block[start:start + size].reshape(shape)
+
+
+# Each maker returns {label: (with_indices(q, d, indices) -> (loss, dq, dd), timed() -> None)}.
+def torch_rows(q, d, rounds, threads):
+    import torch
+    import torch.nn.functional as F
+    torch.set_num_threads(threads)
+    tq, td = (torch.from_numpy(np.array(a)).requires_grad_() for a in (q, d))
+    batch = len(q)
+    target = torch.arange(batch) if rounds is None else torch.zeros(batch, dtype=torch.int64)
+    own = torch.arange(batch)[:, None]
+
+    def gather_bmm(q, d, negatives):
+        candidates = F.normalize(d)[torch.cat([own, negatives], 1)]
+        return F.cross_entropy(SCALE * torch.bmm(candidates, F.normalize(q)[:, :, None])[:, :, 0], target)
+
+    def matmul_gather(q, d, negatives):
+        return F.cross_entropy(SCALE * (F.normalize(q) @ F.normalize(d).T).gather(1, torch.cat([own, negatives], 1)),
+                               target)
+
+    def matmul(q, d, negatives):
+        return F.cross_entropy(SCALE * (F.normalize(q) @ F.normalize(d).T), target)
+
+    def row(function):
+        def with_indices(indices):
+            tq.grad = td.grad = None
+            loss = function(tq, td, None if indices is None else torch.from_numpy(indices).long())
+            loss.backward()
+            return loss.item(), tq.grad.numpy(), td.grad.numpy()
+
+        def timed():
+            tq.grad = td.grad = None
+            negatives = None if rounds is None else torch.stack([torch.randperm(batch) for _ in range(rounds)], 1)
+            function(tq, td, negatives).backward()
+        return with_indices, timed
+
+    functions = [matmul] if rounds is None else [gather_bmm, matmul_gather]
+    rows = {}
+    for function in functions:
+        name = function.__name__.replace("_", " + ")
+        rows[f"PyTorch, {name}"] = row(function)
+        rows[f"PyTorch compiled, {name}"] = row(torch.compile(function))
+    return rows, f"PyTorch {torch.__version__}"
+
+
+def jax_rows(q, d, rounds, threads):
+    import jax
+    import jax.numpy as jnp
+    batch = len(q)
+    jq, jd = jnp.asarray(q), jnp.asarray(d)
+    normalise = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+    def of_logits(z):
+        return jnp.mean(jax.nn.logsumexp(z, axis=1) - z[:, 0])
+
+    def gather(q, d, negatives):
+        candidates = normalise(d)[jnp.concatenate([jnp.arange(batch)[:, None], negatives], 1)]
+        return of_logits(SCALE * jnp.einsum("bd,bkd->bk", normalise(q), candidates))
+
+    def matmul_gather(q, d, negatives):
+        similarity = normalise(q) @ normalise(d).T
+        return of_logits(SCALE * jnp.take_along_axis(
+            similarity, jnp.concatenate([jnp.arange(batch)[:, None], negatives], 1), 1))
+
+    def matmul(q, d, negatives):
+        z = SCALE * normalise(q) @ normalise(d).T
+        return jnp.mean(jax.nn.logsumexp(z, axis=1) - jnp.diagonal(z))
+
+    def row(function):
+        compiled = jax.jit(jax.value_and_grad(function, (0, 1)))
+
+        @jax.jit
+        def drawn(q, d, key):
+            draw = lambda k: jax.random.permutation(k, batch)
+            negatives = None if rounds is None else jax.vmap(draw)(jax.random.split(key, rounds)).T
+            return jax.value_and_grad(function, (0, 1))(q, d, negatives)
+
+        step = [0]
+
+        def timed():
+            step[0] += 1
+            jax.block_until_ready(drawn(jq, jd, jax.random.PRNGKey(step[0])))
+
+        def with_indices(indices):
+            loss, (dq, dd) = compiled(jq, jd, indices)
+            return float(loss), np.asarray(dq), np.asarray(dd)
+        return with_indices, timed
+
+    functions = [matmul] if rounds is None else [gather, matmul_gather]
+    return {f"JAX jit, {f.__name__.replace('_', ' + ')}": row(f) for f in functions}, f"JAX {jax.__version__}"
+
+
+def tensorflow_rows(q, d, rounds, threads):
+    import tensorflow as tf
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        pass  # set before, in this process
+    if rounds is None:
+        return {}, f"TensorFlow {tf.__version__}"
+    tq, td = tf.constant(q), tf.constant(d)
+    batch = len(q)
+
+    def published(q, d):
+        many = tf.tile(q, [rounds + 1, 1])
+        candidates = tf.concat([d] + [tf.random.shuffle(d) for _ in range(rounds)], 0)
+        dots = tf.reduce_sum(many * candidates, 1)
+        cosines = dots / (tf.norm(many, axis=1) * tf.norm(candidates, axis=1))
+        z = SCALE * tf.transpose(tf.reshape(cosines, [rounds + 1, batch]))
+        hit = tf.nn.softmax(z, axis=0)[:, 0]  # over the batch: the layer's defect
+        return -tf.reduce_mean(tf.math.log(hit))
+
+    def row(function):
+        def timed():
+            with tf.GradientTape() as tape:
+                tape.watch([tq, td])
+                loss = function(tq, td)
+            return loss, tape.gradient(loss, [tq, td])
+
+        def with_indices(indices):
+            loss, (dq, dd) = timed()
+            return float(loss), dq.numpy(), tf.convert_to_tensor(dd).numpy()
+        return with_indices, timed
+
+    return {"TensorFlow, as published": row(published),
+            "TensorFlow, as published, tf.function": row(tf.function(published))}, f"TensorFlow {tf.__version__}"
+
+
+def compare(label, got, expected):
+    loss, dq, dd = got
+    worst = [abs(loss - expected[0]) / max(abs(expected[0]), 1)]
+    worst += [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in ((dq, expected[1]), (dd, expected[2]))]
+    agrees = max(worst) < 1e-4
+    print(f"  {'agrees ' if agrees else 'DIFFERS'}  {label:42s} loss {worst[0]:.1e}  dQ {worst[1]:.1e}  dD {worst[2]:.1e}")
+    return agrees
+
+
+def main():
+    options = arguments()
+    if options.install:
+        install()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if options.threads > 1 else 'false'}"
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:options.threads])
+    global np
+    import numpy as np
+
+    if not os.path.exists(options.library):
+        sys.exit(f"peers: {options.library} is not there; run ./dev build")
+    negcos = Negcos(options.library, options.threads)
+    random = np.random.default_rng(1)
+    shapes = [(4096, 128, 50), (4096, 128, None), (2048, 768, None), (1024, 64, None)]
+    timings, good = [], True
+    for batch, dim, rounds in shapes:
+        name = f"B {batch}, d {dim}, " + (f"{rounds} rounds" if rounds else "all documents")
+        if options.only not in name:
+            continue
+        q, d = aligned((batch, dim)), aligned((batch, dim))
+        q[:], d[:] = random.normal(size=q.shape), random.normal(size=q.shape)
+        d += 0.3 * q
+        rows, versions = {}, [f"negcos {negcos.version} ({negcos.isa})"]
+        for maker in (torch_rows, jax_rows, tensorflow_rows):
+            try:
+                more, version = maker(q, d, rounds, options.threads)
+            except ImportError as error:
+                print(f"SKIP: {maker.__name__.split('_')[0]}: {error}")
+                continue
+            rows.update(more)
+            versions.append(version)
+
+        print(f"\n{name}, f32, {options.threads} threads, loss and both gradients; {', '.join(versions)}")
+        indices = None
+        if rounds:
+            indices = np.stack([random.permutation(batch) for _ in range(rounds)], 1).astype(np.int32)
+        own = negcos.prepare(q, d, rounds or 0, GIVEN if rounds else ALL, SOFTMAX, indices)()
+        own = tuple(np.copy(x) for x in own)
+        published = tuple(np.copy(x) for x in negcos.prepare(q, d, 0, SHUFFLE, BATCH_SOFTMAX)())
+        for label, (with_indices, _) in rows.items():
+            good &= compare(label, with_indices(indices), published if "published" in label else own)
+
+        calls = {"negcos": negcos.prepare(q, d, rounds or 0, SHUFFLE if rounds else ALL)}
+        calls.update({label: timed for label, (_, timed) in rows.items()})
+        seconds = {label: [] for label in calls}
+        for call in calls.values():
+            call()
+        for _ in range(options.repeats):
+            for label, call in calls.items():
+                time.sleep(0.05)  # until the threads of the one before have stopped spinning
+                call()  # and what this one keeps is back in the caches, as it is while training
+                start = time.perf_counter()
+                call()
+                seconds[label].append(time.perf_counter() - start)
+        medians = {label: statistics.median(s) for label, s in seconds.items()}
+        for label, median in medians.items():
+            print(f"  {median * 1e3:10.3f} ms  {median / medians['negcos']:8.1f} x  {label}")
+        timings.append({"batch": batch, "dim": dim, "rounds": rounds, "threads": options.threads,
+                        "versions": versions, "seconds": seconds})
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(timings, indent=1), encoding="utf-8")
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

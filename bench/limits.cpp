@@ -2,6 +2,7 @@
 #include "limits.hpp"
 
 #include <algorithm>
+#include <barrier>
 #include <chrono>
 #include <cstring>
 #include <functional>
@@ -22,14 +23,23 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The same work on each of `threads` threads; seconds from the first start to the last end.
+// The same work on each of `threads` threads; seconds from the last start to the last end, starting threads left out.
 double timed(int threads, const std::function<void(int)>& work) {
-    const auto start = Clock::now();
+    std::barrier all(threads);
     std::vector<std::thread> others;
-    for (int t = 1; t < threads; ++t) others.emplace_back(work, t);
+    for (int t = 1; t < threads; ++t)
+        others.emplace_back([&, t] {
+            all.arrive_and_wait();
+            work(t);
+            all.arrive_and_wait();
+        });
+    all.arrive_and_wait();
+    const auto start = Clock::now();
     work(0);
+    all.arrive_and_wait();
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     for (std::thread& other : others) other.join();
-    return std::chrono::duration<double>(Clock::now() - start).count();
+    return seconds;
 }
 
 double median(std::vector<double> values) {

@@ -32,7 +32,7 @@ includes include/negcos/negcos.h | grep -vE '<(stddef|stdint).h>' | none "negcos
 grep -rnE --include='*.[ch]pp' '^ *# *include *"(\.\./|kernel|dispatch|evaluate|gather|pairs|parallel|problem|sampling|status|tiles|validate|workspace)' \
     src/cli examples bindings bench 2> /dev/null | grep -v 'examples/.*"parallel.hpp"' | none "the command, examples and bindings see negcos.h and negcos.hpp alone"
 
-git ls-files 2>/dev/null | grep -vE '\.md$|^LICENSE$|^\.clang-format$|^\.gitignore$|\.wrap$' | while IFS= read -r file; do
+git ls-files 2>/dev/null | grep -vE '\.md$|^LICENSE$|^\.clang-format$|^\.gitignore$|\.wrap$|\.svg$' | while IFS= read -r file; do
     [ "$(head -n 3 "$file" | grep -c 'SPDX-License-Identifier: Apache-2.0')" = 1 ] || echo "$file"
 done | none "no SPDX line in its first three"
 

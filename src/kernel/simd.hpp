@@ -328,7 +328,6 @@ Lanes<T> lane_indices() {
 }
 
 // ---- Across lanes: the fixed tree 16 -> 8 -> 4 -> 2 -> 1, lane l plus lane l + half
-// -----------------------------------
 
 template <class T>
 T largest(const Lanes<T>& a) {

@@ -66,7 +66,7 @@ NegativeSums exp_negatives(const T* similarity, int64_t n, const Logits<T>& logi
             Lanes<T> held;
             Lanes<T> e = exp_nonpositive((s * sign - shift) * size, held);
             Lanes<T> beats = select_less_equal(threshold, s * factor, one, zero);
-            if (k + kLanes < T >> to) {
+            if (to - k < kLanes<T>) {
                 const Lanes<T> inside = broadcast(static_cast<T>(to - k)), lane = lane_indices<T>();
                 e = select_less(lane, inside, e, zero);
                 held = select_less(lane, inside, held, zero);

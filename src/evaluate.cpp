@@ -7,6 +7,7 @@
 
 #include "gather.hpp"
 #include "pairs.hpp"
+#include "plan.hpp"
 #include "problem.hpp"
 #include "tiles.hpp"
 
@@ -27,22 +28,24 @@ void reserve_norms(Rows<T>& rows, Arena& arena) {
 
 template <class T>
 bool find_norms(Parallel& parallel, const KernelTable<T>& kernels, const negcos_options& options, int64_t dim,
-                Rows<T>& rows, int64_t& zero_rows) {
+                Rows<T>& rows, NormCounts& total) {
     if (options.similarity == NEGCOS_SIMILARITY_DOT) {
         for (int64_t i = 0; i < rows.count; ++i) rows.inverse[i] = rows.rescale[i] = 1, rows.project[i] = 0;
         rows.rescaled = false;
         return true;
     }
     const int64_t per_task = rows_per_task(dim);
-    std::atomic<int64_t> zero{0}, rescaled{0};
+    std::atomic<int64_t> zero{0}, rescaled{0}, broken{0};
     const bool small = rows.count <= per_task;
     if (!for_each_block(parallel, rows.count, per_task, small, [&](int64_t begin, int64_t end, int64_t) {
             const NormCounts counts = kernels.norms(rows, dim, options.norm_floor, begin, end);
             zero += counts.zero;
             rescaled += counts.rescaled;
+            broken += counts.broken;
         }))
         return false;
-    zero_rows += zero;
+    total.zero += zero;
+    total.broken += broken;
     rows.rescaled = rescaled != 0;
     return true;
 }
@@ -73,8 +76,8 @@ int32_t threads_failed() {
 }
 
 template <class T>
-int32_t evaluate_typed(Context& context, const negcos_options& options, const negcos_batch& batch,
-                       negcos_result& result) {
+int32_t evaluate_with(Context& context, const negcos_options& options, const negcos_batch& batch, negcos_result& result,
+                      bool tiled) {
     const KernelTable<T>& kernels = context.kernels.table<T>();
     const double rows = static_cast<double>(batch.queries.rows);
 
@@ -95,15 +98,13 @@ int32_t evaluate_typed(Context& context, const negcos_options& options, const ne
     problem.grad_queries = output_of<T>(result.grad_queries);
     problem.grad_documents = output_of<T>(result.grad_documents);
 
-    // The plan: all documents as candidates are tiles, sampled ones a gather. Under BATCH_SOFTMAX negatives play no
-    // part in the loss and exist only when asked for.
+    // Under BATCH_SOFTMAX negatives play no part in the loss and exist only when asked for.
     const bool sampled = options.sampling != NEGCOS_SAMPLING_ALL;
-    const bool tiled = !sampled && !problem.batch_softmax;
     const bool wants_negatives = sampled && (!problem.batch_softmax || result.logits.data || result.negatives);
     Pairs pairs = wants_negatives ? Pairs(options, batch.negatives, problem.batch(), problem.documents.count)
                                   : Pairs(problem.batch(), problem.documents.count);
     GatherEngine<T> gather(problem, pairs, kernels);
-    TileEngine<T> tiles(problem, kernels);
+    TileEngine<T> tiles(problem, sampled ? &pairs : nullptr, kernels);
     const Staging<T> staging(context.parallel.threading() == NEGCOS_THREADING_CALLBACK);
 
     const int32_t status = context.workspace.lay_out([&](Arena& arena) {
@@ -123,12 +124,15 @@ int32_t evaluate_typed(Context& context, const negcos_options& options, const ne
     if (status != NEGCOS_STATUS_OK) return status;
 
     Totals totals;
-    int64_t zero_rows = 0;
-    const bool done =
-        find_norms(context.parallel, kernels, options, problem.dim, problem.queries, zero_rows) &&
-        find_norms(context.parallel, kernels, options, problem.dim, problem.documents, zero_rows) &&
-        (tiled ? tiles.run(context.parallel, totals) : gather.run(context.parallel, context.kernels, totals));
-    if (!done) return threads_failed();
+    NormCounts norms;
+    if (!find_norms(context.parallel, kernels, options, problem.dim, problem.queries, norms) ||
+        !find_norms(context.parallel, kernels, options, problem.dim, problem.documents, norms))
+        return threads_failed();
+    // Tiles multiply documents that were not sampled by 0, which does not keep NaN and Inf away.
+    if (tiled && sampled && norms.broken > 0) return evaluate_with<T>(context, options, batch, result, false);
+    if (!(tiled ? tiles.run(context.parallel, context.kernels, totals)
+                : gather.run(context.parallel, context.kernels, totals)))
+        return threads_failed();
 
     staging.copy(problem.losses, result.losses);
     staging.copy(problem.hit_probability, result.hit_probability);
@@ -145,8 +149,19 @@ int32_t evaluate_typed(Context& context, const negcos_options& options, const ne
     result.accuracy = ranked ? static_cast<double>(totals.rank_zero) / rows : nan;
     result.mean_reciprocal_rank = ranked ? totals.reciprocal_rank.value() / rows : nan;
     result.excluded = 0;
-    result.zero_rows = zero_rows;
+    result.zero_rows = norms.zero;
     return NEGCOS_STATUS_OK;
+}
+
+template <class T>
+int32_t evaluate_typed(Context& context, const negcos_options& options, const negcos_batch& batch,
+                       negcos_result& result) {
+    const bool all = options.sampling == NEGCOS_SAMPLING_ALL;
+    // Norms are what tells NaN and Inf from numbers, and DOT has none.
+    const bool tiled = options.objective != NEGCOS_OBJECTIVE_BATCH_SOFTMAX &&
+                       (all || (options.similarity == NEGCOS_SIMILARITY_COSINE &&
+                                tiles_are_cheaper<T>(options.rounds, batch.documents.rows, batch.queries.cols)));
+    return evaluate_with<T>(context, options, batch, result, tiled);
 }
 
 }  // namespace

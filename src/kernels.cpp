@@ -33,10 +33,9 @@ void log_each(const double* a, const double* b, double* result, int64_t n) noexc
 
 template <class T>
 constexpr negcos::KernelTable<T> kTable = {
-    norms<T>,         gather_scratch<T>, gather_queries<T>,      gather_gradient<T>,
-    batch_softmax<T>, tile_pack<T>,      tile_positives<T>,      tile_scores<T>,
-    tile_combine<T>,  tile_documents<T>, tile_finish_queries<T>, tile_finish_documents<T>,
-    tile_scratch<T>,  exp_each<T>,
+    norms<T>,          gather_scratch<T>,      gather_queries<T>,        gather_gradient<T>, batch_softmax<T>,
+    tile_pack<T>,      tile_positives<T>,      tile_counts<T>,           tile_scores<T>,     tile_combine<T>,
+    tile_documents<T>, tile_finish_queries<T>, tile_finish_documents<T>, tile_scratch<T>,    exp_each<T>,
 };
 
 }  // namespace

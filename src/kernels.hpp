@@ -45,7 +45,7 @@ struct Rows {
 };
 
 struct NormCounts {
-    int64_t zero = 0, rescaled = 0;
+    int64_t zero = 0, rescaled = 0, broken = 0;  // broken: NaN or Inf in the row
 };
 
 // The negatives: row `negatives[i * row_stride + r * round_stride]` of the documents for query i in round r, -1 =
@@ -146,7 +146,8 @@ struct BatchSoftmax {
     Output<T> losses, hit_probability;
 };
 
-// Engine 2: all documents as candidates, a block of queries at a time against chunks of documents.
+// Engine 2: every query against every document, a block of queries at a time against chunks of documents. All documents
+// are candidates once each, or, with `counts`, as often as they were sampled.
 template <class T>
 struct Tiles {
     Rows<T> queries, documents;
@@ -158,6 +159,8 @@ struct Tiles {
     T* document_units = nullptr;     // M x stride
     T* panels = nullptr;             // the documents in groups of kVirtualLanes: group, column, document
     T* scores = nullptr;             // chunks x block x score_stride: similarities, then exp of the logits
+    T* counts = nullptr;             // as `scores`: how often the document is a negative; nullptr = once each
+    Candidates candidates;           // what is counted
     T* positives = nullptr;          // B: similarity of each query and its positive
     T* chunk_top = nullptr;          // block x chunks: the largest signed similarity of the negatives
     double* chunk_sum = nullptr;     // block x chunks: sum of exp, relative to chunk_top
@@ -167,7 +170,7 @@ struct Tiles {
     T* positive_weight = nullptr;    // block
     T* partial = nullptr;            // chunks x block x stride: the queries' gradient by chunk
     T* document_sums = nullptr;      // M x stride: the documents' gradient so far
-    Output<T> losses, hit_probability, grad_queries, grad_documents;
+    Output<T> losses, hit_probability, logits, grad_queries, grad_documents;
 };
 
 template <class T>
@@ -183,6 +186,7 @@ struct KernelTable {
 
     void (*tile_pack)(const Rows<T>&, int64_t dim, T* units, T* panels, int64_t begin, int64_t end) noexcept;
     void (*tile_positives)(const Tiles<T>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*tile_counts)(const Tiles<T>&, int64_t first, int64_t begin, int64_t end) noexcept;
     void (*tile_scores)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
     Totals (*tile_combine)(const Tiles<T>&, int64_t first, int64_t count, T* scratch) noexcept;
     void (*tile_documents)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;

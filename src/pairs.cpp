@@ -51,10 +51,8 @@ bool Pairs::build(Parallel& parallel, const Kernels& kernels, bool run_inline) {
 
 void Pairs::draw(const Kernels& kernels, int64_t round) {
     int32_t* permutation = permutations_ + round * candidates_.round_stride;
-    draw_permutation(kernels, seed_, step_, static_cast<uint32_t>(round), batch_, derangement_, permutation);
-    if (!inverse_) return;
-    int32_t* inverse = inverse_ + round * candidates_.round_stride;
-    for (int64_t i = 0; i < batch_; ++i) inverse[permutation[i]] = static_cast<int32_t>(i);
+    int32_t* inverse = inverse_ ? inverse_ + round * candidates_.round_stride : nullptr;
+    draw_permutation(kernels, seed_, step_, static_cast<uint32_t>(round), batch_, derangement_, permutation, inverse);
 }
 
 // A counting sort by document: stable, so each document's edges come in the order of queries and slots.

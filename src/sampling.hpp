@@ -42,9 +42,10 @@ private:
     uint32_t words_[kWords];
 };
 
-// A uniform random permutation of [0, n) into `permutation`; with `derangement`, one without fixed points (n >= 2).
+// A uniform random permutation of [0, n) into `permutation`, and its inverse into `inverse` unless that is nullptr;
+// with `derangement`, one without fixed points (n >= 2).
 void draw_permutation(const Kernels& kernels, uint64_t seed, uint64_t step, uint32_t round, int64_t n, bool derangement,
-                      int32_t* permutation) noexcept;
+                      int32_t* permutation, int32_t* inverse) noexcept;
 
 }  // namespace negcos
 

@@ -36,6 +36,10 @@ void TileEngine<T>::reserve(Arena& arena, int64_t workers) {
     t.document_units = arena.take<T>(documents * t.stride);
     t.panels = arena.take<T>(pad_lanes<T>(documents) * t.width);
     t.scores = arena.take<T>(t.chunks * t.block * t.score_stride);
+    if (sampled_) {
+        sampled_->reserve(arena, false);
+        t.counts = arena.take<T>(t.chunks * t.block * t.score_stride);
+    }
     t.positives = arena.take<T>(batch);
     t.chunk_top = arena.take<T>(t.block * t.chunks);
     t.chunk_sum = arena.take<double>(t.block * t.chunks);
@@ -50,7 +54,7 @@ void TileEngine<T>::reserve(Arena& arena, int64_t workers) {
 }
 
 template <class T>
-bool TileEngine<T>::run(Parallel& parallel, Totals& totals) {
+bool TileEngine<T>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
     const Problem<T>& p = problem_;
     const int64_t batch = p.batch(), documents = p.documents.count;
     Tiles<T>& t = tiles_;
@@ -59,6 +63,7 @@ bool TileEngine<T>::run(Parallel& parallel, Totals& totals) {
     t.loss = p.loss;
     t.losses = p.losses;
     t.hit_probability = p.hit_probability;
+    t.logits = p.logits;
     t.grad_queries = p.grad_queries;
     t.grad_documents = p.grad_documents;
 
@@ -69,6 +74,8 @@ bool TileEngine<T>::run(Parallel& parallel, Totals& totals) {
         return for_each_block(parallel, rows, kRowsPerTask, small, body);
     };
 
+    if (sampled_ && !sampled_->build(parallel, kernels, small)) return false;
+    if (sampled_) t.candidates = sampled_->candidates();
     const bool packed =
         blocks(documents,
                [&](int64_t begin, int64_t end, int64_t) {
@@ -86,6 +93,10 @@ bool TileEngine<T>::run(Parallel& parallel, Totals& totals) {
         std::memset(t.document_sums, 0, sizeof(T) * static_cast<size_t>(documents * t.stride));
     for (int64_t first = 0; first < batch; first += t.block) {
         const int64_t count = batch - first < t.block ? batch - first : t.block;
+        if (t.counts && !for_each_block(parallel, count, 8, small, [&](int64_t begin, int64_t end, int64_t) {
+                kernels_.tile_counts(t, first, begin, end);
+            }))
+            return false;
         if (!parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
                 kernels_.tile_scores(t, first, count, chunk, scratch(worker));
             }))

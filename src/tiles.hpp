@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Engine 2: all documents as candidates, the complete graph, walked in tiles and never stored. Blocks of queries one
+// Engine 2: the complete graph of queries and documents, walked in tiles and never stored: for all documents as
+// candidates, and for samples so dense that this is cheaper than to gather them. Blocks of queries one
 // after another; inside a block, tasks that own chunks of documents. So each document's gradient is added up by one
 // task in the order of the blocks, and nothing depends on the number of threads.
 #ifndef NEGCOS_TILES_HPP
 #define NEGCOS_TILES_HPP
 
+#include "pairs.hpp"
 #include "parallel.hpp"
 #include "problem.hpp"
 #include "workspace.hpp"
@@ -15,13 +17,16 @@ namespace negcos {
 template <class T>
 class TileEngine {
 public:
-    TileEngine(const Problem<T>& problem, const KernelTable<T>& kernels) : problem_(problem), kernels_(kernels) {}
+    // sampled: nullptr for all documents as candidates.
+    TileEngine(const Problem<T>& problem, Pairs* sampled, const KernelTable<T>& kernels)
+        : problem_(problem), sampled_(sampled), kernels_(kernels) {}
 
     void reserve(Arena& arena, int64_t workers);
-    bool run(Parallel& parallel, Totals& totals);
+    bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
 
 private:
     const Problem<T>& problem_;
+    Pairs* sampled_;
     const KernelTable<T>& kernels_;
     Tiles<T> tiles_;
     int64_t scratch_size_ = 0;

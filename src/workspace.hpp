@@ -9,6 +9,10 @@
 #include <cstdint>
 #include <cstdlib>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "status.hpp"
 
 namespace negcos {
@@ -64,7 +68,7 @@ public:
         if (count.used() > capacity_) {
             std::free(base_);
             capacity_ = 0;
-            base_ = std::aligned_alloc(Arena::kAlign, count.used());
+            base_ = allocate(count.used());
             if (!base_)
                 return fail(NEGCOS_STATUS_OUT_OF_MEMORY, "could not allocate a workspace of %llu bytes",
                             static_cast<unsigned long long>(count.used()));
@@ -76,6 +80,17 @@ public:
     }
 
 private:
+    // Large workspaces are walked at random, each step to another page: where the system has huge pages, ask for them.
+    static void* allocate(size_t bytes) noexcept {
+        constexpr size_t kHugePage = size_t{2} << 20;
+        if (bytes < 4 * kHugePage) return std::aligned_alloc(Arena::kAlign, bytes);
+        void* base = std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage);
+#ifdef __linux__
+        if (base) madvise(base, bytes, MADV_HUGEPAGE);  // a wish: no harm where it is not granted
+#endif
+        return base;
+    }
+
     void* base_ = nullptr;
     size_t capacity_ = 0;
     uint64_t limit_;

@@ -5,6 +5,7 @@
 
 #include "dispatch.hpp"
 #include "harness.hpp"
+#include "plan.hpp"
 
 namespace {
 
@@ -123,6 +124,14 @@ TEST_SUITE("unit") {
             INFO(isa);
             CHECK(worst <= 2.0);
         }
+    }
+
+    TEST_CASE("plan: sparse samples are gathered, dense ones are tiles") {
+        CHECK_FALSE(negcos::tiles_are_cheaper<float>(50, 4096, 128));
+        CHECK_FALSE(negcos::tiles_are_cheaper<float>(50, 256, 128));
+        CHECK(negcos::tiles_are_cheaper<float>(200, 256, 128));
+        CHECK(negcos::tiles_are_cheaper<double>(4096, 4096, 1024));
+        CHECK_FALSE(negcos::tiles_are_cheaper<float>(INT32_MAX, INT64_MAX, 1));
     }
 
     TEST_CASE("kernels: norms, f32") {

@@ -85,6 +85,33 @@ TEST_SUITE("unit") {
         }
     }
 
+    TEST_CASE("oracle: samples so dense that they are tiles") {
+        for (const std::string& isa : isas("oracle: samples so dense that they are tiles")) {
+            negcos::Context context = harness::context(isa);
+            const auto check = [&](auto& p, int32_t sampling) {
+                INFO(isa << " sampling " << sampling << " " << sizeof(p.queries[0]) * 8 << " bits");
+                for (const double scale : {20.0, -3.0}) {
+                    p.options.scale = scale;
+                    if (sampling == NEGCOS_SAMPLING_GIVEN) {
+                        p.give(300, 8, true);
+                    } else {
+                        p.options.sampling = sampling;
+                        p.options.rounds = 200;
+                    }
+                    check_against_oracle(p, run(context, p, {1, 3, true}));
+                }
+            };
+            for (const int32_t sampling :
+                 {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_GIVEN}) {
+                const int64_t count = sampling == NEGCOS_SAMPLING_GIVEN ? 450 : 210;
+                Problem<float> p(210, count, 40, 5);
+                check(p, sampling);
+                Problem<double> q(210, count, 17, 6);
+                check(q, sampling);
+            }
+        }
+    }
+
     TEST_CASE("oracle: each gradient alone, and none") {
         for (const std::string& isa : isas("oracle: each gradient alone, and none"))
             for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL})

@@ -70,6 +70,8 @@ negcos::NormCounts norms(const negcos::Rows<T>& rows, int64_t dim, double floor,
                 rescale = static_cast<T>(ldexp(1.0, shift));
                 squared = squared_norm(row, dim, rescale);
                 ++counts.rescaled;
+            } else {
+                ++counts.broken;
             }
         }
         const double norm = __builtin_sqrt(static_cast<double>(squared));

@@ -15,9 +15,9 @@ inline void philox_blocks(const uint32_t (&key)[2], const uint32_t (&counter)[4]
     // Two registers side by side hide the latency of the multiplications.
     constexpr int kWide = kWidth<uint64_t>, kBlocks = negcos::kPhiloxBlocks;
     constexpr int kSide = kBlocks / kWide < 2 ? 1 : 2;
-    const Wide multiplier0(uint64_t{0xD2511F53}), multiplier1(uint64_t{0xCD9E8D57});
+    const Wide multiplier0(uint64_t{0xD2511F53}), multiplier1(uint64_t{0xCD9E8D57}), low_half(uint64_t{0xFFFFFFFF});
     for (int first = 0; first < kBlocks; first += kSide * kWide) {
-        uint64_t lanes[4][static_cast<size_t>(kSide * kWide)];
+        uint64_t lanes[2][static_cast<size_t>(kSide * kWide)];
         for (int b = 0; b < kSide * kWide; ++b) lanes[0][b] = counter[0] + static_cast<uint32_t>(first + b);
         Wide c0[kSide], c1[kSide], c2[kSide], c3[kSide];
         for (int s = 0; s < kSide; ++s) {
@@ -41,13 +41,13 @@ inline void philox_blocks(const uint32_t (&key)[2], const uint32_t (&counter)[4]
             k1 += 0xBB67AE85;
         }
         for (int s = 0; s < kSide; ++s) {
-            register_store(static_cast<uint64_t*>(lanes[0]) + s * kWide, c0[s]);
-            register_store(static_cast<uint64_t*>(lanes[1]) + s * kWide, c1[s]);
-            register_store(static_cast<uint64_t*>(lanes[2]) + s * kWide, c2[s]);
-            register_store(static_cast<uint64_t*>(lanes[3]) + s * kWide, c3[s]);
+            register_store(static_cast<uint64_t*>(lanes[0]) + s * kWide, (c0[s] & low_half) ^ (c1[s] << 32));
+            register_store(static_cast<uint64_t*>(lanes[1]) + s * kWide, (c2[s] & low_half) ^ (c3[s] << 32));
         }
-        for (int b = 0; b < kSide * kWide; ++b)
-            for (int w = 0; w < 4; ++w) *words++ = static_cast<uint32_t>(lanes[w][b]);
+        for (int b = 0; b < kSide * kWide; ++b, words += 4) {  // two words at a time, the low half first
+            memcpy(words, &lanes[0][b], 8);
+            memcpy(words + 2, &lanes[1][b], 8);
+        }
     }
 }
 

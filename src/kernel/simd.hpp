@@ -327,8 +327,38 @@ Lanes<T> lane_indices() {
     return load(kIndices);
 }
 
-// ---- Across lanes: the fixed tree 16 -> 8 -> 4 -> 2 -> 1, lane l plus lane l + half
+// ---- Across lanes: the fixed tree 16 -> 8 -> 4 -> 2 -> 1, lane l with lane l + half
 
+#if NEGCOS_KERNEL_AVX512 || NEGCOS_KERNEL_AVX2
+// x86's max(b, a) is a < b ? b : a, NaN and zeros included: larger() exactly.
+inline float largest(__m256 x) {
+    const __m128 low = _mm256_castps256_ps128(x);
+    const __m128 four = _mm_max_ps(_mm256_extractf128_ps(x, 1), low);
+    const __m128 two = _mm_max_ps(_mm_movehl_ps(four, four), four);
+    return _mm_cvtss_f32(_mm_max_ss(_mm_movehdup_ps(two), two));
+}
+inline double largest(__m256d x) {
+    const __m128d two = _mm_max_pd(_mm256_extractf128_pd(x, 1), _mm256_castpd256_pd128(x));
+    return _mm_cvtsd_f64(_mm_max_sd(_mm_unpackhi_pd(two, two), two));
+}
+#if NEGCOS_KERNEL_AVX512
+inline float largest(const Lanes<float>& a) {
+    const __m512 x = a.part[0];
+    return largest(_mm256_max_ps(_mm512_extractf32x8_ps(x, 1), _mm512_castps512_ps256(x)));
+}
+inline double largest(const Lanes<double>& a) {
+    const __m512d x = a.part[0];
+    return largest(_mm256_max_pd(_mm512_extractf64x4_pd(x, 1), _mm512_castpd512_pd256(x)));
+}
+#else
+inline float largest(const Lanes<float>& a) {
+    return largest(_mm256_max_ps(a.part[1], a.part[0]));
+}
+inline double largest(const Lanes<double>& a) {
+    return largest(_mm256_max_pd(a.part[1], a.part[0]));
+}
+#endif
+#else
 template <class T>
 T largest(const Lanes<T>& a) {
     alignas(64) T lanes[kLanes<T>];
@@ -337,6 +367,7 @@ T largest(const Lanes<T>& a) {
         for (int l = 0; l < half; ++l) lanes[l] = lanes[l] < lanes[l + half] ? lanes[l + half] : lanes[l];
     return lanes[0];
 }
+#endif
 
 #if NEGCOS_KERNEL_SCALAR
 

@@ -50,9 +50,10 @@ T largest_signed(const T* similarity, int64_t n, const Logits<T>& logits, T at_l
 }
 
 // exp of n negatives into `weights` (may be `similarity` itself; padded to whole lanes), and their sums. In f32 the
-// lanes' sums go over to double every 512 candidates.
-template <class T>
-NegativeSums exp_negatives(const T* similarity, int64_t n, const Logits<T>& logits, T top, T positive, T* weights) {
+// lanes' sums go over to double every 512 candidates. With kCounted, candidate k counts `counts[k]` times.
+template <bool kCounted = false, class T>
+NegativeSums exp_negatives(const T* similarity, int64_t n, const Logits<T>& logits, T top, T positive, T* weights,
+                           const T* counts = nullptr) {
     const Lanes<T> sign = broadcast(logits.sign), size = broadcast(logits.size), factor = broadcast(logits.factor);
     const Lanes<T> shift = broadcast(top), threshold = broadcast(logits.factor * positive);
     const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1));
@@ -71,6 +72,12 @@ NegativeSums exp_negatives(const T* similarity, int64_t n, const Logits<T>& logi
                 e = select_less(lane, inside, e, zero);
                 held = select_less(lane, inside, held, zero);
                 beats = select_less(lane, inside, beats, zero);
+            }
+            if constexpr (kCounted) {
+                const Lanes<T> count =
+                    load_first(counts + k, to - k < kLanes<T> ? static_cast<int>(to - k) : kLanes<T>);
+                e = e * count;
+                beats = beats * count;
             }
             store(weights + k, e);
             total = total + e;

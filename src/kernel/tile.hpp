@@ -12,6 +12,8 @@
 
 namespace {
 
+using negcos::pad_lanes;
+
 // Rows and vectors of a register tile: as many accumulators as the registers hold beside their operands.
 #if NEGCOS_KERNEL_AVX512
 constexpr int kTileRows = 12, kTileVectors = 2;
@@ -67,6 +69,7 @@ void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
     if constexpr (kLeft == Left::kRowsTogether) {
         for (int64_t k = p.steps; k > 0; --k) {
             multiply_step<kRows, kVectors>(acc, b, b_vector, [&](int m) { return a[m]; });
+            __builtin_prefetch(a + 12 * stride);  // each step a line of its own, in strides that hardware follows late
             a += stride;
             b += b_step;
         }
@@ -181,6 +184,81 @@ void tile_positives(const negcos::Tiles<T>& t, int64_t begin, int64_t end, T* sc
     }
 }
 
+// How often each document is a negative of queries [begin, end) of a block.
+template <class T>
+void tile_counts(const negcos::Tiles<T>& t, int64_t first, int64_t begin, int64_t end) noexcept {
+    const uint32_t chunk = static_cast<uint32_t>(t.chunk);
+    for (int64_t r = begin; r < end; ++r) {
+        T* row = t.counts + r * t.score_stride;
+        for (int64_t c = 0; c < t.chunks; ++c)
+            memset(row + c * t.block * t.score_stride, 0, sizeof(T) * static_cast<size_t>(t.chunk));
+        const int32_t* negatives = t.candidates.negatives + (first + r) * t.candidates.row_stride;
+        for (int64_t k = 0; k < t.candidates.rounds; ++k) {
+            const int32_t j = negatives[k * t.candidates.round_stride];
+            if (j < 0) continue;
+            const uint32_t document = static_cast<uint32_t>(j);
+            row[document / chunk * t.block * t.score_stride + document % chunk] += 1;
+        }
+    }
+}
+
+// The logits of one query's candidates that lie in the chunk [begin, begin + n), each in its slot.
+template <class T>
+void tile_logits(const negcos::Tiles<T>& t, int64_t query, const T* scores, int64_t begin, int64_t n, T factor) {
+    T* out = t.logits.data + query * t.logits.stride;
+    const int32_t* negatives = t.candidates.negatives + query * t.candidates.row_stride;
+    if (begin == 0) out[0] = factor * t.positives[query];
+    for (int64_t k = 0; k < t.candidates.rounds; ++k) {
+        const int64_t at = negatives[k * t.candidates.round_stride] - begin;
+        if (at >= 0 && at < n)
+            out[1 + k] = factor * scores[at];
+        else if (at + begin < 0 && begin == 0)
+            out[1 + k] = kAbsent<T>;
+    }
+}
+
+// Row r of a block against the chunk of documents [begin, begin + n): scores of no negatives out of the way, and the
+// largest of the others.
+template <class T>
+void tile_top(const negcos::Tiles<T>& t, int64_t first, int64_t r, int64_t chunk, int64_t begin, int64_t n,
+              const Logits<T>& logits) {
+    T* scores = scores_of(t, chunk) + r * t.score_stride;
+    const T absent = logits.sign * kAbsent<T>;
+    if (t.logits.data) tile_logits(t, first + r, static_cast<const T*>(scores), begin, n, logits.factor);
+    if (t.counts) {
+        const T* counts = t.counts + (scores - t.scores);
+        for (int64_t k = 0; k < n; k += kLanes<T>)
+            store(scores + k, select_less(load(counts + k), broadcast(T(1)), broadcast(absent),
+                                          load(static_cast<const T*>(scores) + k)));
+    } else if (const int64_t own = first + r - begin; own >= 0 && own < n) {
+        scores[own] = absent;
+    }
+    t.chunk_top[r * t.chunks + chunk] = largest_signed(static_cast<const T*>(scores), n, logits, kAbsent<T>);
+}
+
+// Its exps relative to that, in place, and their sums.
+template <class T>
+void tile_exp(const negcos::Tiles<T>& t, int64_t first, int64_t r, int64_t chunk, int64_t begin, int64_t n,
+              const Logits<T>& logits) {
+    T* scores = scores_of(t, chunk) + r * t.score_stride;
+    const int64_t at = r * t.chunks + chunk, own = first + r - begin;
+    const T top = t.chunk_top[at], shift = top == kAbsent<T> ? T(0) : top, positive = t.positives[first + r];
+    NegativeSums sums;
+    if (t.counts) {
+        const T* counts = t.counts + (scores - t.scores);
+        sums = exp_negatives<true>(static_cast<const T*>(scores), n, logits, shift, positive, scores, counts);
+        // Drawn as its own negative, the positive counts in the sums but outranks nobody.
+        if (own >= 0 && own < n && positive == positive) sums.rank -= static_cast<double>(counts[own]);
+    } else {
+        sums = exp_negatives(static_cast<const T*>(scores), n, logits, shift, positive, scores);
+    }
+    t.chunk_sum[at] = sums.sum;
+    t.chunk_moment[at] = sums.moment;
+    t.chunk_rank[at] = static_cast<int64_t>(sums.rank);
+}
+
+constexpr int64_t kSoftmaxRows = 16;
+
 // The scores of a block of queries against one chunk of documents, turned into exp relative to the chunk's own top; and
 // while they are in the cache, the chunk's part of the queries' gradient, still without the rows' weights.
 template <class T>
@@ -190,18 +268,12 @@ void tile_scores(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
     multiply<Left::kStepsTogether>(
         score_product(t, first, count, begin, pad_lanes<T>(n) / kLanes<T>, scores_of(t, chunk), t.score_stride));
-    for (int64_t r = 0; r < count; ++r) {
-        T* scores = scores_of(t, chunk) + r * t.score_stride;
-        const int64_t own = first + r - begin;
-        if (own >= 0 && own < n) scores[own] = logits.sign * kAbsent<T>;
-        const T top = largest_signed(static_cast<const T*>(scores), n, logits, kAbsent<T>);
-        const NegativeSums sums = exp_negatives(static_cast<const T*>(scores), n, logits,
-                                                top == kAbsent<T> ? T(0) : top, t.positives[first + r], scores);
-        const int64_t at = r * t.chunks + chunk;
-        t.chunk_top[at] = top;
-        t.chunk_sum[at] = sums.sum;
-        t.chunk_moment[at] = sums.moment;
-        t.chunk_rank[at] = static_cast<int64_t>(sums.rank);
+    // A few rows at a time, first their tops, then their exps: so that no exp waits for the top just before it, and the
+    // rows are still in the first-level cache.
+    for (int64_t r = 0; r < count; r += kSoftmaxRows) {
+        const int64_t last = count - r < kSoftmaxRows ? count : r + kSoftmaxRows;
+        for (int64_t k = r; k < last; ++k) tile_top(t, first, k, chunk, begin, n, logits);
+        for (int64_t k = r; k < last; ++k) tile_exp(t, first, k, chunk, begin, n, logits);
     }
     if (t.grad_queries.data)
         multiply<Left::kStepsTogether>(Product<T>{

@@ -208,11 +208,13 @@ int main(int argc, char** argv) {
         }
     }
     if (figures) {  // the whole plane, minutes more
-        for (const int64_t batch : {256, 1024, 16384, 65536, 262144})
+        for (const int64_t batch : {256, 1024, 16384, 65536, 262144, 1048576})
             add({batch, 128, 20, Part::gradients, most, best});
         for (const int64_t batch : {256, 1024, 4096, 65536})
             for (const int64_t dim : {16, 64, 256, 1024}) add({batch, dim, 20, Part::gradients, most, best});
         for (const int32_t rounds : {1, 4, 20, 100, 300, 1000}) add({4096, 128, rounds, Part::gradients, most, best});
+        // Sparse to dense samples: where the plan goes over to tiles.
+        for (const int32_t rounds : {32, 64, 128, 256}) add({256, 128, rounds, Part::gradients, most, best});
         for (const int64_t batch : {256, 512, 2048, 8192}) add({batch, 128, all, Part::gradients, most, best});
     }
 

@@ -14,15 +14,8 @@ namespace {
 
 using negcos::pad_lanes;
 
+constexpr int64_t kMostTogether = 8;
 constexpr int64_t kIncomingEdges = 256;  // edges of one document taken at a time
-
-template <class T>
-int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
-    const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
-    const int64_t forward = 2 * width + 5 * list;
-    const int64_t backward = width + 2 * kIncomingEdges;
-    return forward > backward ? forward : backward;
-}
 
 // A query's candidates, absent ones left out: documents, and each one's slot when any is missing.
 inline int64_t list_candidates(const negcos::Candidates& candidates, int64_t query, int32_t* document, int32_t* slot) {
@@ -43,87 +36,142 @@ inline int64_t list_candidates(const negcos::Candidates& candidates, int64_t que
     return n;
 }
 
+// What is known of one query between the passes over it.
+template <class T>
+struct QueryEdges {
+    T* similarity;
+    T* weight;   // in the order of the list, as `similarity`
+    T* inverse;  // of the candidates' norms
+    int32_t* document;
+    int32_t* slot;
+    int64_t count;
+    T top;
+
+    static constexpr int64_t kLists = 5;
+    QueryEdges() = default;
+    QueryEdges(T* lists, int64_t list)
+        : similarity(lists),
+          weight(lists + list),
+          inverse(lists + 2 * list),
+          document(reinterpret_cast<int32_t*>(lists + 3 * list)),
+          slot(reinterpret_cast<int32_t*>(lists + 4 * list)) {}
+};
+
+// The similarities of query i with its candidates, and the largest of them.
+template <bool kRescaled, class T>
+void find_similarities(const negcos::GatherQueries<T>& t, const Logits<T>& logits, int64_t i, T* query,
+                       QueryEdges<T>& e) {
+    const int64_t dim = t.dim, slots = t.candidates.slots();
+    const int64_t n = e.count = list_candidates(t.candidates, i, e.document, e.slot);
+    const T* row = t.queries.data + i * t.queries.stride;
+    if constexpr (kRescaled)
+        for (int64_t c = 0; c < dim; ++c) query[c] = row[c] * t.queries.rescale[i];
+    else
+        memcpy(query, row, sizeof(T) * static_cast<size_t>(dim));
+
+    for (int64_t k = 0; k < n; k += 4) {
+        const T* rows[4];
+        T rescale[4] = {1, 1, 1, 1};
+        for (int64_t r = 0; r < 4; ++r) {
+            const int64_t j = e.document[k + r < n ? k + r : n - 1];
+            rows[r] = t.documents.data + j * t.documents.stride;
+            if constexpr (kRescaled) rescale[r] = t.documents.rescale[j];
+        }
+        dot_four<kRescaled>(static_cast<const T*>(query), rows, rescale, dim, e.similarity + k);
+    }
+    const T own_inverse = t.queries.inverse[i];
+    for (int64_t k = 0; k < n; ++k) e.inverse[k] = t.documents.inverse[e.document[k]];
+    for (int64_t k = 0; k < n; ++k) e.similarity[k] = e.similarity[k] * own_inverse * e.inverse[k];
+    if (t.positives) t.positives[i] = e.similarity[0];
+    if (t.logits.data) {
+        T* out = t.logits.data + i * t.logits.stride;
+        if (n != slots)
+            for (int64_t k = 0; k < slots; ++k) out[k] = kAbsent<T>;
+        for (int64_t k = 0; k < n; ++k) out[e.slot[k]] = logits.factor * e.similarity[k];
+    }
+    if (t.softmax)
+        e.top = largest_signed(static_cast<const T*>(e.similarity) + 1, n - 1, logits, logits.sign * e.similarity[0]);
+}
+
+// Query i's softmax: its loss and metrics, and d loss / d z of its edges.
+template <class T>
+void find_weights(const negcos::GatherQueries<T>& t, const Logits<T>& logits, int64_t i, const QueryEdges<T>& e,
+                  RowLosses<T>& row_losses, negcos::Totals& totals) {
+    const int64_t n = e.count;
+    const T positive = e.similarity[0], own = logits.sign * positive;
+    const NegativeSums negatives =
+        exp_negatives(static_cast<const T*>(e.similarity) + 1, n - 1, logits, e.top, positive, e.weight + 1);
+    const double gap = static_cast<double>(e.top) - static_cast<double>(own);
+    const double own_exp = static_cast<double>(exp_one((own - e.top) * logits.size));
+    const double share = t.loss.row_weight / (own_exp + negatives.sum);
+    // sum of d loss / d z times the similarity, the positive's part as minus the sum of the others'
+    totals.grad_scale.add(static_cast<double>(logits.sign) * share * (negatives.moment + negatives.sum * gap));
+    row_losses.add(i, gap * logits.exact_size, own_exp, negatives.sum, totals);
+    // Drawn as its own negative, the positive counts in the sums but outranks nobody.
+    int32_t self_hits = -1;
+    for (int64_t k = 0; k < n; ++k) self_hits += e.document[k] == e.document[0];
+    const int64_t rank = static_cast<int64_t>(negatives.rank) - (positive == positive ? self_hits : 0);
+    totals.rank_zero += rank == 0;
+    totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
+
+    const T multiplier = static_cast<T>(share);
+    e.weight[0] = static_cast<T>(-share * negatives.sum);
+    for (int64_t k = 1; k < n; ++k) e.weight[k] *= multiplier;
+    if (t.edges) {
+        T* edges = t.edges + i * t.candidates.slots();
+        for (int64_t k = 0; k < n; ++k) edges[e.slot[k]] = e.weight[k];
+    }
+}
+
+template <bool kRescaled, class T>
+void query_gradient(const negcos::GatherQueries<T>& t, const Logits<T>& logits, int64_t i, const QueryEdges<T>& e,
+                    T* total) {
+    for (int64_t k = 0; k < e.count; ++k) e.weight[k] *= e.inverse[k];
+    memset(total, 0, sizeof(T) * static_cast<size_t>(pad_lanes<T>(t.dim)));
+    accumulate<kRescaled>(total, t.documents, t.dim, e.document, e.weight, e.count);
+    const double inverse = static_cast<double>(t.queries.inverse[i]);
+    finish_gradient(static_cast<const T*>(total), t.queries.data + i * t.queries.stride, t.queries.rescale[i],
+                    inverse * inverse * static_cast<double>(t.queries.project[i]), t.queries.inverse[i], logits.factor,
+                    t.queries.rescale[i], t.dim, t.grad_queries.data + i * t.grad_queries.stride);
+}
+
+// Queries taken together: as many as have their rows in half of a small first-level cache. Each pass over one query is
+// a chain of latencies (horizontal sums, exp, a division) that the next query's work can hide.
+template <class T>
+int64_t queries_together(int64_t dim, int64_t slots) {
+    const int64_t together = (16 << 10) / static_cast<int64_t>(sizeof(T)) / (dim > 0 ? dim : 1) / slots;
+    return together < 1 ? 1 : together > kMostTogether ? kMostTogether : together;
+}
+
+template <class T>
+int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
+    const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
+    const int64_t forward = 2 * width + queries_together<T>(dim, slots) * QueryEdges<T>::kLists * list;
+    const int64_t backward = width + 2 * kIncomingEdges;
+    return forward > backward ? forward : backward;
+}
+
 template <bool kRescaled, class T>
 negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begin, int64_t end, T* scratch) {
-    const int64_t dim = t.dim, slots = t.candidates.slots();
-    const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
-    T* query = scratch;
-    T* total = query + width;
-    T* similarity = total + width;
-    T* weight = similarity + list;  // in the order of the list, as `similarity`
-    T* inverse = weight + list;
-    int32_t* document = reinterpret_cast<int32_t*>(inverse + list);
-    int32_t* slot = document + list;
+    const int64_t slots = t.candidates.slots(), together = queries_together<T>(t.dim, slots);
+    const int64_t width = pad_lanes<T>(t.dim), list = pad_lanes<T>(slots + kLanes<T>);
+    T *query = scratch, *total = query + width;
+    QueryEdges<T> edges[kMostTogether];
+    for (int64_t g = 0; g < together; ++g) {
+        edges[g] = QueryEdges<T>(total + width + g * QueryEdges<T>::kLists * list, list);
+        for (int64_t k = 0; k < slots; ++k) edges[g].slot[k] = static_cast<int32_t>(k);
+    }
     const Logits<T> logits(t.loss.factor);
-
     negcos::Totals totals;
     RowLosses<T> row_losses(t.losses, t.hit_probability);
     memset(query, 0, sizeof(T) * static_cast<size_t>(width));
-    for (int64_t k = 0; k < slots; ++k) slot[k] = static_cast<int32_t>(k);
-    for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = list_candidates(t.candidates, i, document, slot);
-        const bool complete = n == slots;
-
-        const T* row = t.queries.data + i * t.queries.stride;
-        if constexpr (kRescaled)
-            for (int64_t c = 0; c < dim; ++c) query[c] = row[c] * t.queries.rescale[i];
-        else
-            memcpy(query, row, sizeof(T) * static_cast<size_t>(dim));
-
-        for (int64_t k = 0; k < n; k += 4) {
-            const T* rows[4];
-            T rescale[4] = {1, 1, 1, 1};
-            for (int64_t r = 0; r < 4; ++r) {
-                const int64_t j = document[k + r < n ? k + r : n - 1];
-                rows[r] = t.documents.data + j * t.documents.stride;
-                if constexpr (kRescaled) rescale[r] = t.documents.rescale[j];
-            }
-            dot_four<kRescaled>(static_cast<const T*>(query), rows, rescale, dim, similarity + k);
-        }
-        const T own_inverse = t.queries.inverse[i];
-        int32_t self_hits = -1;
-        for (int64_t k = 0; k < n; ++k) inverse[k] = t.documents.inverse[document[k]];
-        for (int64_t k = 0; k < n; ++k) similarity[k] = similarity[k] * own_inverse * inverse[k];
-        for (int64_t k = 0; k < n; ++k) self_hits += document[k] == document[0];
-        if (t.positives) t.positives[i] = similarity[0];
-        if (t.logits.data) {
-            T* out = t.logits.data + i * t.logits.stride;
-            if (!complete)
-                for (int64_t k = 0; k < slots; ++k) out[k] = kAbsent<T>;
-            for (int64_t k = 0; k < n; ++k) out[slot[k]] = logits.factor * similarity[k];
-        }
-
-        if (t.softmax) {
-            const T own = logits.sign * similarity[0];
-            const T top = largest_signed(static_cast<const T*>(similarity) + 1, n - 1, logits, own);
-            const NegativeSums negatives =
-                exp_negatives(static_cast<const T*>(similarity) + 1, n - 1, logits, top, similarity[0], weight + 1);
-            const double gap = static_cast<double>(top) - static_cast<double>(own);
-            const double own_exp = static_cast<double>(exp_one((own - top) * logits.size));
-            const double share = t.loss.row_weight / (own_exp + negatives.sum);
-            // sum of d loss / d z times the similarity, the positive's part as minus the sum of the others'
-            totals.grad_scale.add(static_cast<double>(logits.sign) * share * (negatives.moment + negatives.sum * gap));
-            row_losses.add(i, gap * logits.exact_size, own_exp, negatives.sum, totals);
-            const int64_t rank =
-                static_cast<int64_t>(negatives.rank) - (similarity[0] == similarity[0] ? self_hits : 0);
-            totals.rank_zero += rank == 0;
-            totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
-
-            const T multiplier = static_cast<T>(share);
-            weight[0] = static_cast<T>(-share * negatives.sum);
-            for (int64_t k = 1; k < n; ++k) weight[k] *= multiplier;
-            if (t.edges)
-                for (int64_t k = 0; k < n; ++k) t.edges[i * slots + slot[k]] = weight[k];
-            if (t.grad_queries.data) {
-                for (int64_t k = 0; k < n; ++k) weight[k] *= inverse[k];
-                memset(total, 0, sizeof(T) * static_cast<size_t>(width));
-                accumulate<kRescaled>(total, t.documents, dim, document, weight, n);
-                const double inv = static_cast<double>(own_inverse);
-                finish_gradient(static_cast<const T*>(total), row, t.queries.rescale[i],
-                                inv * inv * static_cast<double>(t.queries.project[i]), own_inverse, logits.factor,
-                                t.queries.rescale[i], dim, t.grad_queries.data + i * t.grad_queries.stride);
-            }
-        }
+    for (int64_t i = begin; i < end; i += together) {
+        const int64_t count = end - i < together ? end - i : together;
+        for (int64_t g = 0; g < count; ++g) find_similarities<kRescaled>(t, logits, i + g, query, edges[g]);
+        if (!t.softmax) continue;
+        for (int64_t g = 0; g < count; ++g) find_weights(t, logits, i + g, edges[g], row_losses, totals);
+        if (!t.grad_queries.data) continue;
+        for (int64_t g = 0; g < count; ++g) query_gradient<kRescaled>(t, logits, i + g, edges[g], total);
     }
     row_losses.flush(totals);
     return totals;

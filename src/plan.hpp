@@ -13,9 +13,9 @@ namespace negcos {
 // (docs/performance.md, "When tiles are cheaper"); only their ratios matter. A gather visits each sampled pair, at a
 // price for the visit and for each byte of its row, which is higher where the documents are more than a second-level
 // cache holds. Tiles visit every pair of a query and a document.
-inline constexpr double kPairCost = 6.5, kPairCostPerByteNear = 0.018, kPairCostPerByteFar = 0.035;
+inline constexpr double kPairCost = 6.5, kPairCostPerByteNear = 0.018, kPairCostPerByteFar = 0.055;
 inline constexpr double kNearBytes = 1 << 20;
-inline constexpr double kCellCost = 1.4, kCellCostPerByte = 0.0095;
+inline constexpr double kCellCost = 1.8, kCellCostPerByte = 0.0125;
 
 template <class T>
 bool tiles_are_cheaper(int64_t rounds, int64_t documents, int64_t dim) {

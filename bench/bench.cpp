@@ -17,6 +17,8 @@
 #include <thread>
 #include <vector>
 
+#include "aligned.hpp"
+#include "half.hpp"
 #include "limits.hpp"
 #include "negcos/negcos.hpp"
 #include "oracle.hpp"
@@ -31,25 +33,13 @@ struct Case {
     Part part = Part::gradients;
     int threads = 1;
     std::string isa;
-    bool f64 = false;
+    int32_t dtype = NEGCOS_DTYPE_F32;
 };
 constexpr int32_t all = -1;
 
-// On a border of cache lines, as the tensors of the usual frameworks are.
-template <class T>
-struct Aligned {
-    using value_type = T;
-    Aligned() = default;
-    template <class U>
-    explicit Aligned(const Aligned<U>&) {}
-    T* allocate(std::size_t n) { return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64})); }
-    void deallocate(T* data, std::size_t) { ::operator delete (data, std::align_val_t{64}); }
-    bool operator==(const Aligned&) const { return true; }
-};
-
 template <class T>
 struct Data {
-    std::vector<T, Aligned<T>> queries, documents, grad_queries, grad_documents;
+    Vector<T> queries, documents, grad_queries, grad_documents;
     Data(int64_t batch, int64_t dim) {
         std::mt19937_64 random(1);
         std::normal_distribution<double> normal;
@@ -105,7 +95,9 @@ std::string check(const Case& timed) {
     const auto expected =
         oracle::evaluate<T>(options, {data.queries.begin(), data.queries.end()},
                             {data.documents.begin(), data.documents.end()}, c.batch, c.batch, c.dim, negatives);
-    const double tolerance = 2000 * static_cast<double>(std::numeric_limits<T>::epsilon());
+    // What is computed in f32 is rounded once more to 16 bits.
+    const double eps = static_cast<double>(std::numeric_limits<T>::epsilon());
+    const double tolerance = sizeof(T) == 2 ? 2000 * 0x1p-23 + eps : 2000 * eps;
     if (!(std::abs(result.loss - static_cast<double>(expected.loss)) <= tolerance)) return "wrong loss";
     const auto differ = [&](const auto& got, const auto& want) {
         double most = 0, worst = 0;
@@ -163,13 +155,14 @@ void run(benchmark::State& state, const Case& c) {
 }
 
 void add(const Case& c) {
+    static const char* const dtypes[] = {"f32", "f64", "f16", "bf16"};
     static const char* const parts[] = {"forward", "gradients", "sampling"};
     const std::string name = std::string(c.rounds == all ? "tiles" : "gather") + "/" + parts[static_cast<int>(c.part)] +
                              "/B:" + std::to_string(c.batch) + "/d:" + std::to_string(c.dim) +
                              "/rounds:" + (c.rounds == all ? "all" : std::to_string(c.rounds)) + "/" + c.isa + "/" +
-                             (c.f64 ? "f64" : "f32") + "/threads:" + std::to_string(c.threads);
-    benchmark::RegisterBenchmark(name.c_str(),
-                                 [c](benchmark::State& state) { c.f64 ? run<double>(state, c) : run<float>(state, c); })
+                             dtypes[c.dtype] + "/threads:" + std::to_string(c.threads);
+    void (*const runs[])(benchmark::State&, const Case&) = {run<float>, run<double>, run<half::F16>, run<half::BF16>};
+    benchmark::RegisterBenchmark(name.c_str(), [c, run = runs[c.dtype]](benchmark::State& state) { run(state, c); })
         ->UseRealTime()
         ->Unit(benchmark::kMicrosecond);
 }
@@ -197,8 +190,14 @@ int main(int argc, char** argv) {
         add({1024, 64, all, Part::gradients, threads, best});
     }
     add({32, 64, 4, Part::gradients, most, best});
-    add({4096, 128, 50, Part::gradients, most, best, true});
-    add({4096, 128, all, Part::gradients, most, best, true});
+    add({4096, 128, 50, Part::gradients, most, best, NEGCOS_DTYPE_F64});
+    add({4096, 128, all, Part::gradients, most, best, NEGCOS_DTYPE_F64});
+    // Rows of half the bytes, from each level of the memory: the batch of 1024 fits a second-level cache.
+    for (const int64_t batch : {1024, 4096, 16384, 65536})
+        for (const int64_t dim : {128, 512})
+            for (const int threads : thread_counts)
+                for (const int32_t dtype : {NEGCOS_DTYPE_F32, NEGCOS_DTYPE_F16, NEGCOS_DTYPE_BF16})
+                    add({batch, dim, 20, Part::gradients, threads, best, dtype});
     // Instruction sets against each other.
     for (const std::string& isa : isas) {
         if (isa == "scalar") continue;

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "aligned.hpp"
 #include "dispatch.hpp"
 #include "limits.hpp"
 #include "negcos/negcos.h"
@@ -29,20 +30,6 @@ const Kernels& kernels_of(const std::string& isa) {
     negcos::select_kernels(negcos::cpu_features(), isa.c_str(), nullptr, &kernels);
     return *kernels;
 }
-
-// On a border of cache lines, as the library's own workspace is.
-template <class T>
-struct Aligned {
-    using value_type = T;
-    Aligned() = default;
-    template <class U>
-    explicit Aligned(const Aligned<U>&) {}
-    T* allocate(std::size_t n) { return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{64})); }
-    void deallocate(T* data, std::size_t) { ::operator delete (data, std::align_val_t{64}); }
-    bool operator==(const Aligned&) const { return true; }
-};
-template <class T>
-using Vector = std::vector<T, Aligned<T>>;
 
 template <class T>
 Vector<T> normal(int64_t count) {

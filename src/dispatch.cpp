@@ -45,6 +45,7 @@ uint32_t cpu_features() noexcept {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2")) features |= kAvx2;
     if (__builtin_cpu_supports("fma")) features |= kFma;
+    if (__builtin_cpu_supports("f16c")) features |= kF16c;
     if (__builtin_cpu_supports("avx512f")) features |= kAvx512f;
     if (__builtin_cpu_supports("avx512cd")) features |= kAvx512cd;
     if (__builtin_cpu_supports("avx512dq")) features |= kAvx512dq;

@@ -19,6 +19,7 @@ enum CpuFeature : uint32_t {
     kAvx512bw = 32,
     kAvx512vl = 64,
     kNeon = 128,
+    kF16c = 256,
 };
 
 // The features of this CPU that its operating system has switched on, as bits of CpuFeature.

@@ -3,15 +3,15 @@
 
 namespace negcos {
 
-template <class T>
-bool GatherEngine<T>::run_inline() const {
+template <class E>
+bool GatherEngine<E>::run_inline() const {
     int64_t work;
     return !__builtin_mul_overflow(problem_.batch() * pairs_.slots(), problem_.dim, &work) && work < kInlineWork;
 }
 
-template <class T>
-void GatherEngine<T>::reserve(Arena& arena, int64_t workers) {
-    const Problem<T>& p = problem_;
+template <class E>
+void GatherEngine<E>::reserve(Arena& arena, int64_t workers) {
+    const Problem<E>& p = problem_;
     const int64_t batch = p.batch(), slots = pairs_.slots();
     pairs_.reserve(arena, p.grad_documents.data && !p.batch_softmax);
     if (p.batch_softmax) {
@@ -28,22 +28,22 @@ void GatherEngine<T>::reserve(Arena& arena, int64_t workers) {
     scratch_ = arena.take<T>(scratch_size_ * workers);
 }
 
-template <class T>
-bool GatherEngine<T>::gradient_of(Parallel& parallel, const Rows<T>& targets, const Rows<T>& sources,
-                                  const Incoming& incoming, Output<T> gradient) {
-    const GatherGradient<T> work{targets, sources, problem_.dim, incoming, edges_, problem_.loss.factor, gradient};
+template <class E>
+bool GatherEngine<E>::gradient_of(Parallel& parallel, const Rows<E>& targets, const Rows<E>& sources,
+                                  const Incoming& incoming, Output<E> gradient) {
+    const GatherGradient<E> work{targets, sources, problem_.dim, incoming, edges_, problem_.loss.factor, gradient};
     return for_each_block(parallel, targets.count, rows_per_task_, run_inline(),
                           [&](int64_t begin, int64_t end, int64_t worker) {
                               kernels_.gather_gradient(work, begin, end, scratch_ + worker * scratch_size_);
                           });
 }
 
-template <class T>
-bool GatherEngine<T>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
-    const Problem<T>& p = problem_;
+template <class E>
+bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
+    const Problem<E>& p = problem_;
     if (!pairs_.build(parallel, kernels, run_inline())) return false;
 
-    GatherQueries<T> forward{p.queries, p.documents, p.dim,    pairs_.candidates(), p.loss,   !p.batch_softmax,
+    GatherQueries<E> forward{p.queries, p.documents, p.dim,    pairs_.candidates(), p.loss,   !p.batch_softmax,
                              edges_,    positives_,  p.losses, p.hit_probability,   p.logits, p.grad_queries};
     if (p.batch_softmax) forward.edges = nullptr;  // they come from the whole batch below
     if (!for_each_block(parallel, p.batch(), rows_per_task_, run_inline(),
@@ -69,5 +69,7 @@ bool GatherEngine<T>::run(Parallel& parallel, const Kernels& kernels, Totals& to
 
 template class GatherEngine<float>;
 template class GatherEngine<double>;
+template class GatherEngine<F16>;
+template class GatherEngine<BF16>;
 
 }  // namespace negcos

@@ -11,10 +11,12 @@
 
 namespace negcos {
 
-template <class T>
+template <class E>
 class GatherEngine {
+    using T = Working<E>;
+
 public:
-    GatherEngine(const Problem<T>& problem, Pairs& pairs, const KernelTable<T>& kernels)
+    GatherEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
         : problem_(problem), pairs_(pairs), kernels_(kernels) {}
 
     void reserve(Arena& arena, int64_t workers);
@@ -22,12 +24,12 @@ public:
 
 private:
     bool run_inline() const;
-    bool gradient_of(Parallel& parallel, const Rows<T>& targets, const Rows<T>& sources, const Incoming& incoming,
-                     Output<T> gradient);
+    bool gradient_of(Parallel& parallel, const Rows<E>& targets, const Rows<E>& sources, const Incoming& incoming,
+                     Output<E> gradient);
 
-    const Problem<T>& problem_;
+    const Problem<E>& problem_;
     Pairs& pairs_;
-    const KernelTable<T>& kernels_;
+    const KernelTable<E>& kernels_;
     int64_t rows_per_task_ = 0, scratch_size_ = 0;
     T *edges_ = nullptr, *positives_ = nullptr, *batch_scratch_ = nullptr, *scratch_ = nullptr;
     Totals* task_totals_ = nullptr;

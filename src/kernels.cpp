@@ -31,11 +31,23 @@ void log_each(const double* a, const double* b, double* result, int64_t n) noexc
     }
 }
 
-template <class T>
-constexpr negcos::KernelTable<T> kTable = {
-    norms<T>,          gather_scratch<T>,      gather_queries<T>,        gather_gradient<T>, batch_softmax<T>,
-    tile_pack<T>,      tile_positives<T>,      tile_counts<T>,           tile_scores<T>,     tile_combine<T>,
-    tile_documents<T>, tile_finish_queries<T>, tile_finish_documents<T>, tile_scratch<T>,    exp_each<T>,
+template <class E>
+constexpr negcos::KernelTable<E> kTable = {
+    norms<E>,
+    gather_scratch<E>,
+    gather_queries<E>,
+    gather_gradient<E>,
+    batch_softmax<E>,
+    tile_pack<E>,
+    tile_positives<E>,
+    tile_counts<E>,
+    tile_scores<E>,
+    tile_combine<E>,
+    tile_documents<E>,
+    tile_finish_queries<E>,
+    tile_finish_documents<E>,
+    tile_scratch<negcos::Working<E>>,
+    exp_each<negcos::Working<E>>,
 };
 
 }  // namespace
@@ -44,6 +56,7 @@ namespace negcos {
 
 extern const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA);
 const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA) = {NEGCOS_TEXT(NEGCOS_KERNEL_ISA), philox_blocks, kTable<float>,
-                                                          kTable<double>, log_each};
+                                                          kTable<double>, kTable<negcos::F16>, kTable<negcos::BF16>,
+                                                          log_each};
 
 }  // namespace negcos

@@ -9,6 +9,28 @@
 
 namespace negcos {
 
+// Elements in memory: float, double, or 16 bits that are computed in float and rounded once on store.
+struct F16 {
+    uint16_t bits;  // IEEE binary16
+};
+struct BF16 {
+    uint16_t bits;  // the upper half of a float
+};
+template <class E>
+struct WorkingOf {
+    using type = E;
+};
+template <>
+struct WorkingOf<F16> {
+    using type = float;
+};
+template <>
+struct WorkingOf<BF16> {
+    using type = float;
+};
+template <class E>
+using Working = typename WorkingOf<E>::type;
+
 // Lanes of the virtual register: 64 bytes, 16 f32 or 8 f64.
 template <class T>
 inline constexpr int64_t kVirtualLanes = 64 / static_cast<int64_t>(sizeof(T));
@@ -33,9 +55,10 @@ NEGCOS_INLINE constexpr int64_t odd_lines(int64_t n) {
 // Rows of a matrix and what is known of each: x stands for data row times `rescale`, a power of two that is 1 unless
 // the squared norm would overflow or vanish; `inverse` = 1 / max(|x|, floor), 0 for a zero row; `project` = 1 where
 // the norm is above the floor, so that the gradient has a projection term. For dot products inverse 1, project 0.
-template <class T>
+template <class E>
 struct Rows {
-    const T* data = nullptr;
+    using T = Working<E>;
+    const E* data = nullptr;
     int64_t stride = 0;
     int64_t count = 0;
     T* inverse = nullptr;
@@ -103,54 +126,58 @@ struct LossScale {
 };
 
 // A caller's output matrix; data == nullptr when not asked for.
-template <class T>
+template <class E>
 struct Output {
-    T* data = nullptr;
+    E* data = nullptr;
     int64_t stride = 0;
 };
 
 // Engine 1, forward and the queries' gradient.
-template <class T>
+template <class E>
 struct GatherQueries {
-    Rows<T> queries, documents;
+    using T = Working<E>;
+    Rows<E> queries, documents;
     int64_t dim = 0;
     Candidates candidates;
     LossScale loss;
     bool softmax = true;     // false: similarities only, for BATCH_SOFTMAX
     T* edges = nullptr;      // B x slots: d loss / d z of each edge; nullptr = not needed
     T* positives = nullptr;  // B: similarity of each query and its positive; nullptr = not needed
-    Output<T> losses, hit_probability, logits, grad_queries;
+    Output<E> losses, hit_probability, logits, grad_queries;
 };
 
 // Engine 1, the gradient of rows from the edges that reach them: the documents' side.
-template <class T>
+template <class E>
 struct GatherGradient {
-    Rows<T> targets, sources;
+    using T = Working<E>;
+    Rows<E> targets, sources;
     int64_t dim = 0;
     Incoming incoming;
     const T* edges = nullptr;
     double factor = 1;
-    Output<T> gradient;
+    Output<E> gradient;
 };
 
 // The softmax of the positives over the batch, serial: from `similarity` (B) the losses and, in `edges` (B),
 // d loss / d z.
-template <class T>
+template <class E>
 struct BatchSoftmax {
+    using T = Working<E>;
     int64_t batch = 0;
     const T* similarity = nullptr;
     double factor = 1;
     bool mean = true;
     T* edges = nullptr;
     T* scratch = nullptr;  // B, padded
-    Output<T> losses, hit_probability;
+    Output<E> losses, hit_probability;
 };
 
 // Engine 2: every query against every document, a block of queries at a time against chunks of documents. All documents
 // are candidates once each, or, with `counts`, as often as they were sampled.
-template <class T>
+template <class E>
 struct Tiles {
-    Rows<T> queries, documents;
+    using T = Working<E>;
+    Rows<E> queries, documents;
     int64_t dim = 0, width = 0, stride = 0;  // width = dim padded to lanes; rows here are `stride` apart
     int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
     LossScale loss;
@@ -170,28 +197,29 @@ struct Tiles {
     T* positive_weight = nullptr;    // block
     T* partial = nullptr;            // chunks x block x stride: the queries' gradient by chunk
     T* document_sums = nullptr;      // M x stride: the documents' gradient so far
-    Output<T> losses, hit_probability, logits, grad_queries, grad_documents;
+    Output<E> losses, hit_probability, logits, grad_queries, grad_documents;
 };
 
-template <class T>
+template <class E>
 struct KernelTable {
+    using T = Working<E>;
     // Norms of rows [begin, end).
-    NormCounts (*norms)(const Rows<T>&, int64_t dim, double floor, int64_t begin, int64_t end) noexcept;
+    NormCounts (*norms)(const Rows<E>&, int64_t dim, double floor, int64_t begin, int64_t end) noexcept;
 
     // scratch: gather_scratch(dim, slots) elements.
     int64_t (*gather_scratch)(int64_t dim, int64_t slots) noexcept;
-    Totals (*gather_queries)(const GatherQueries<T>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*gather_gradient)(const GatherGradient<T>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    Totals (*batch_softmax)(const BatchSoftmax<T>&) noexcept;
+    Totals (*gather_queries)(const GatherQueries<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*gather_gradient)(const GatherGradient<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    Totals (*batch_softmax)(const BatchSoftmax<E>&) noexcept;
 
-    void (*tile_pack)(const Rows<T>&, int64_t dim, T* units, T* panels, int64_t begin, int64_t end) noexcept;
-    void (*tile_positives)(const Tiles<T>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*tile_counts)(const Tiles<T>&, int64_t first, int64_t begin, int64_t end) noexcept;
-    void (*tile_scores)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
-    Totals (*tile_combine)(const Tiles<T>&, int64_t first, int64_t count, T* scratch) noexcept;
-    void (*tile_documents)(const Tiles<T>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
-    void (*tile_finish_queries)(const Tiles<T>&, int64_t first, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*tile_finish_documents)(const Tiles<T>&, int64_t begin, int64_t end) noexcept;
+    void (*tile_pack)(const Rows<E>&, int64_t dim, T* units, T* panels, int64_t begin, int64_t end) noexcept;
+    void (*tile_positives)(const Tiles<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*tile_counts)(const Tiles<E>&, int64_t first, int64_t begin, int64_t end) noexcept;
+    void (*tile_scores)(const Tiles<E>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
+    Totals (*tile_combine)(const Tiles<E>&, int64_t first, int64_t count, T* scratch) noexcept;
+    void (*tile_documents)(const Tiles<E>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
+    void (*tile_finish_queries)(const Tiles<E>&, int64_t first, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*tile_finish_documents)(const Tiles<E>&, int64_t begin, int64_t end) noexcept;
     int64_t (*tile_scratch)(int64_t stride, int64_t block, int64_t chunks) noexcept;  // elements, for all of the above
 
     // Elementwise, for tests: exp of n numbers <= 0.
@@ -207,11 +235,13 @@ struct Kernels {
     void (*philox)(const uint32_t (&key)[2], const uint32_t (&counter)[4], uint32_t* words) noexcept;
     KernelTable<float> f32;
     KernelTable<double> f64;
+    KernelTable<F16> f16;
+    KernelTable<BF16> bf16;
     // Elementwise, for tests: log(a + b).
     void (*log_of_sum)(const double* a, const double* b, double* result, int64_t n) noexcept;
 
-    template <class T>
-    const KernelTable<T>& table() const;
+    template <class E>
+    const KernelTable<E>& table() const;
 };
 template <>
 inline const KernelTable<float>& Kernels::table<float>() const {
@@ -220,6 +250,14 @@ inline const KernelTable<float>& Kernels::table<float>() const {
 template <>
 inline const KernelTable<double>& Kernels::table<double>() const {
     return f64;
+}
+template <>
+inline const KernelTable<F16>& Kernels::table<F16>() const {
+    return f16;
+}
+template <>
+inline const KernelTable<BF16>& Kernels::table<BF16>() const {
+    return bf16;
 }
 
 }  // namespace negcos

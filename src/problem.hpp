@@ -10,13 +10,13 @@
 
 namespace negcos {
 
-template <class T>
+template <class E>
 struct Problem {
-    Rows<T> queries, documents;  // B and M rows
+    Rows<E> queries, documents;  // B and M rows
     int64_t dim = 0;
     LossScale loss;
     bool mean = true, batch_softmax = false;
-    Output<T> losses, hit_probability, logits, grad_queries, grad_documents;
+    Output<E> losses, hit_probability, logits, grad_queries, grad_documents;
 
     int64_t batch() const { return queries.count; }
     bool gradients() const { return grad_queries.data || grad_documents.data; }

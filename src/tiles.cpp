@@ -16,12 +16,12 @@ constexpr int64_t kRowsPerTask = 64;
 
 }  // namespace
 
-template <class T>
-void TileEngine<T>::reserve(Arena& arena, int64_t workers) {
-    const Problem<T>& p = problem_;
+template <class E>
+void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
+    const Problem<E>& p = problem_;
     const int64_t batch = p.batch(), documents = p.documents.count;
-    tiles_ = Tiles<T>{};
-    Tiles<T>& t = tiles_;
+    tiles_ = Tiles<E>{};
+    Tiles<E>& t = tiles_;
     t.dim = p.dim;
     t.width = pad_lanes<T>(p.dim);
     t.stride = odd_lines<T>(p.dim);
@@ -53,11 +53,11 @@ void TileEngine<T>::reserve(Arena& arena, int64_t workers) {
     scratch_ = arena.take<T>(scratch_size_ * workers);
 }
 
-template <class T>
-bool TileEngine<T>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
-    const Problem<T>& p = problem_;
+template <class E>
+bool TileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
+    const Problem<E>& p = problem_;
     const int64_t batch = p.batch(), documents = p.documents.count;
-    Tiles<T>& t = tiles_;
+    Tiles<E>& t = tiles_;
     t.queries = p.queries;
     t.documents = p.documents;
     t.loss = p.loss;
@@ -120,5 +120,7 @@ bool TileEngine<T>::run(Parallel& parallel, const Kernels& kernels, Totals& tota
 
 template class TileEngine<float>;
 template class TileEngine<double>;
+template class TileEngine<F16>;
+template class TileEngine<BF16>;
 
 }  // namespace negcos

@@ -14,21 +14,23 @@
 
 namespace negcos {
 
-template <class T>
+template <class E>
 class TileEngine {
+    using T = Working<E>;
+
 public:
     // sampled: nullptr for all documents as candidates.
-    TileEngine(const Problem<T>& problem, Pairs* sampled, const KernelTable<T>& kernels)
+    TileEngine(const Problem<E>& problem, Pairs* sampled, const KernelTable<E>& kernels)
         : problem_(problem), sampled_(sampled), kernels_(kernels) {}
 
     void reserve(Arena& arena, int64_t workers);
     bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
 
 private:
-    const Problem<T>& problem_;
+    const Problem<E>& problem_;
     Pairs* sampled_;
-    const KernelTable<T>& kernels_;
-    Tiles<T> tiles_;
+    const KernelTable<E>& kernels_;
+    Tiles<E> tiles_;
     int64_t scratch_size_ = 0;
     T* scratch_ = nullptr;
 };

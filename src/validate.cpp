@@ -259,8 +259,6 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
     if (documents.dtype != queries.dtype)
         return fail(NEGCOS_STATUS_DTYPE, "batch.documents.dtype is %d, expected the queries' %d", documents.dtype,
                     queries.dtype);
-    if (queries.dtype != NEGCOS_DTYPE_F32 && queries.dtype != NEGCOS_DTYPE_F64)
-        return unsupported(queries.dtype == NEGCOS_DTYPE_F16 ? "batch.queries.dtype F16" : "batch.queries.dtype BF16");
     if (documents.cols != queries.cols)
         return fail(NEGCOS_STATUS_SHAPE, "batch.documents has %lld columns, expected the queries' %lld",
                     static_cast<long long>(documents.cols), static_cast<long long>(queries.cols));

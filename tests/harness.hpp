@@ -83,7 +83,7 @@ struct Problem {
         for (auto& x : queries) x = static_cast<T>(random.normal());
         for (size_t k = 0; k < documents.size(); ++k)
             documents[k] =
-                static_cast<T>(random.normal() + (k < queries.size() ? 0.4 * static_cast<double>(queries[k]) : 0));
+                static_cast<T>(random.normal() + (k < queries.size() ? 0.4 * static_cast<double>(queries[k]) : 0.0));
     }
 
     void give(int32_t rounds, uint64_t seed, bool with_absent) {
@@ -135,7 +135,7 @@ public:
 private:
     size_t at(int64_t i, int64_t c) const { return start_ + static_cast<size_t>(i * stride_ + c); }
     // NaN in the gaps of inputs shows in every result that reads them.
-    static T canary(size_t k) { return k % 2 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(1e30f); }
+    static T canary(size_t k) { return k % 2 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(1e4); }
 
     int64_t rows_, cols_, stride_;
     std::vector<T> block_;

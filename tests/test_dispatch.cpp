@@ -12,7 +12,7 @@ namespace {
 using namespace negcos;
 
 constexpr uint32_t kAll = ~uint32_t{0};
-constexpr uint32_t kWithAvx2 = kAvx2 | kFma;
+constexpr uint32_t kWithAvx2 = kAvx2 | kFma | kF16c;
 constexpr uint32_t kWithAvx512 = kWithAvx2 | kAvx512f | kAvx512cd | kAvx512dq | kAvx512bw | kAvx512vl;
 
 bool built_in(const char* isa) {
@@ -49,6 +49,7 @@ TEST_SUITE("unit") {
         for (const uint32_t missing : {kAvx512f, kAvx512cd, kAvx512dq, kAvx512bw, kAvx512vl})
             CHECK(selected(kWithAvx512 & ~missing, nullptr, nullptr) == "avx2");
         CHECK(selected(kAvx2, nullptr, nullptr) == "scalar");  // without FMA
+        CHECK(selected(kWithAvx2 & ~uint32_t{kF16c}, nullptr, nullptr) == "scalar");
         CHECK(selected(kWithAvx512 & ~uint32_t{kFma}, nullptr, nullptr) == "scalar");
     }
 

@@ -188,10 +188,6 @@ TEST_SUITE("unit") {
             {NEGCOS_STATUS_UNSUPPORTED, "weights", [](Call& c) { c.batch.weights = numbers; }},
             {NEGCOS_STATUS_UNSUPPORTED, "grad_hard_negatives",
              [](Call& c) { c.result.grad_hard_negatives = c.result.grad_documents; }},
-            {NEGCOS_STATUS_UNSUPPORTED, "F16",
-             [](Call& c) { c.batch.queries.dtype = c.batch.documents.dtype = NEGCOS_DTYPE_F16; }},
-            {NEGCOS_STATUS_UNSUPPORTED, "BF16",
-             [](Call& c) { c.batch.queries.dtype = c.batch.documents.dtype = NEGCOS_DTYPE_BF16; }},
         });
     }
 
@@ -219,6 +215,10 @@ TEST_SUITE("unit") {
             {NEGCOS_STATUS_DTYPE, "queries", [](Call& c) { c.batch.queries.dtype = 9; }},
             {NEGCOS_STATUS_DTYPE, "documents", [](Call& c) { c.batch.documents.dtype = -1; }},
             {NEGCOS_STATUS_DTYPE, "documents", [](Call& c) { c.batch.documents.dtype = NEGCOS_DTYPE_F64; }},
+            {NEGCOS_STATUS_DTYPE, "losses",
+             [](Call& c) { c.batch.queries.dtype = c.batch.documents.dtype = NEGCOS_DTYPE_F16; }},
+            {NEGCOS_STATUS_DTYPE, "documents.dtype is 3, expected the queries' 2",
+             [](Call& c) { c.batch.queries.dtype = NEGCOS_DTYPE_F16, c.batch.documents.dtype = NEGCOS_DTYPE_BF16; }},
             {NEGCOS_STATUS_DTYPE, "grad_queries", [](Call& c) { c.result.grad_queries.dtype = NEGCOS_DTYPE_F64; }},
             {NEGCOS_STATUS_DTYPE, "losses", [](Call& c) { c.result.losses.dtype = 77; }},
             {NEGCOS_STATUS_VALUE, "reserved", [](Call& c) { c.batch.reserved = 1; }},

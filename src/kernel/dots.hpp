@@ -10,15 +10,15 @@
 namespace {
 
 // Rows outside the safe range of norms are multiplied by a power of two as they are read.
-template <bool kRescaled, class T>
-Lanes<T> load_row(const T* x, const Lanes<T>& rescale) {
+template <bool kRescaled, class E>
+Lanes<Working<E>> load_row(const E* x, const Lanes<Working<E>>& rescale) {
     if constexpr (kRescaled)
         return load(x) * rescale;
     else
         return load(x);
 }
-template <bool kRescaled, class T>
-Lanes<T> load_row_first(const T* x, const Lanes<T>& rescale, int n) {
+template <bool kRescaled, class E>
+Lanes<Working<E>> load_row_first(const E* x, const Lanes<Working<E>>& rescale, int n) {
     if constexpr (kRescaled)
         return load_first(x, n) * rescale;
     else
@@ -26,8 +26,8 @@ Lanes<T> load_row_first(const T* x, const Lanes<T>& rescale, int n) {
 }
 
 // query: padded with zeros to whole lanes.
-template <bool kRescaled, class T>
-void dot_four(const T* query, const T* const (&row)[4], const T (&rescale)[4], int64_t dim, T* out) {
+template <bool kRescaled, class T, class E>
+void dot_four(const T* query, const E* const (&row)[4], const T (&rescale)[4], int64_t dim, T* out) {
     Lanes<T> a = broadcast(T(0)), b = a, c = a, d = a;
     Lanes<T> sa = a, sb = a, sc = a, sd = a;
     if constexpr (kRescaled) {

@@ -57,20 +57,25 @@ struct QueryEdges {
           slot(reinterpret_cast<int32_t*>(lists + 4 * list)) {}
 };
 
+// Query i in the working type, padded with zeros to whole lanes.
+template <bool kRescaled, class E, class T>
+void load_query(const negcos::Rows<E>& queries, int64_t i, int64_t dim, T* query) {
+    const E* row = queries.data + i * queries.stride;
+    const Lanes<T> s = broadcast(kRescaled ? queries.rescale[i] : T(1));
+    int64_t c = 0;
+    for (; c + kLanes<T> <= dim; c += kLanes<T>) store(query + c, load_row<kRescaled>(row + c, s));
+    if (c < dim) store(query + c, load_row_first<kRescaled>(row + c, s, static_cast<int>(dim - c)));
+}
+
 // The similarities of query i with its candidates, and the largest of them.
-template <bool kRescaled, class T>
-void find_similarities(const negcos::GatherQueries<T>& t, const Logits<T>& logits, int64_t i, T* query,
+template <bool kRescaled, class E, class T>
+void find_similarities(const negcos::GatherQueries<E>& t, const Logits<T>& logits, int64_t i, T* query,
                        QueryEdges<T>& e) {
     const int64_t dim = t.dim, slots = t.candidates.slots();
     const int64_t n = e.count = list_candidates(t.candidates, i, e.document, e.slot);
-    const T* row = t.queries.data + i * t.queries.stride;
-    if constexpr (kRescaled)
-        for (int64_t c = 0; c < dim; ++c) query[c] = row[c] * t.queries.rescale[i];
-    else
-        memcpy(query, row, sizeof(T) * static_cast<size_t>(dim));
-
+    load_query<kRescaled>(t.queries, i, dim, query);
     for (int64_t k = 0; k < n; k += 4) {
-        const T* rows[4];
+        const E* rows[4];
         T rescale[4] = {1, 1, 1, 1};
         for (int64_t r = 0; r < 4; ++r) {
             const int64_t j = e.document[k + r < n ? k + r : n - 1];
@@ -84,19 +89,19 @@ void find_similarities(const negcos::GatherQueries<T>& t, const Logits<T>& logit
     for (int64_t k = 0; k < n; ++k) e.similarity[k] = e.similarity[k] * own_inverse * e.inverse[k];
     if (t.positives) t.positives[i] = e.similarity[0];
     if (t.logits.data) {
-        T* out = t.logits.data + i * t.logits.stride;
+        E* out = t.logits.data + i * t.logits.stride;
         if (n != slots)
-            for (int64_t k = 0; k < slots; ++k) out[k] = kAbsent<T>;
-        for (int64_t k = 0; k < n; ++k) out[e.slot[k]] = logits.factor * e.similarity[k];
+            for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
+        for (int64_t k = 0; k < n; ++k) out[e.slot[k]] = to_element<E>(logits.factor * e.similarity[k]);
     }
     if (t.softmax)
         e.top = largest_signed(static_cast<const T*>(e.similarity) + 1, n - 1, logits, logits.sign * e.similarity[0]);
 }
 
 // Query i's softmax: its loss and metrics, and d loss / d z of its edges.
-template <class T>
-void find_weights(const negcos::GatherQueries<T>& t, const Logits<T>& logits, int64_t i, const QueryEdges<T>& e,
-                  RowLosses<T>& row_losses, negcos::Totals& totals) {
+template <class E, class T>
+void find_weights(const negcos::GatherQueries<E>& t, const Logits<T>& logits, int64_t i, const QueryEdges<T>& e,
+                  RowLosses<E>& row_losses, negcos::Totals& totals) {
     const int64_t n = e.count;
     const T positive = e.similarity[0], own = logits.sign * positive;
     const NegativeSums negatives =
@@ -123,8 +128,8 @@ void find_weights(const negcos::GatherQueries<T>& t, const Logits<T>& logits, in
     }
 }
 
-template <bool kRescaled, class T>
-void query_gradient(const negcos::GatherQueries<T>& t, const Logits<T>& logits, int64_t i, const QueryEdges<T>& e,
+template <bool kRescaled, class E, class T>
+void query_gradient(const negcos::GatherQueries<E>& t, const Logits<T>& logits, int64_t i, const QueryEdges<T>& e,
                     T* total) {
     for (int64_t k = 0; k < e.count; ++k) e.weight[k] *= e.inverse[k];
     memset(total, 0, sizeof(T) * static_cast<size_t>(pad_lanes<T>(t.dim)));
@@ -137,23 +142,25 @@ void query_gradient(const negcos::GatherQueries<T>& t, const Logits<T>& logits, 
 
 // Queries taken together: as many as have their rows in half of a small first-level cache. Each pass over one query is
 // a chain of latencies (horizontal sums, exp, a division) that the next query's work can hide.
-template <class T>
+template <class E>
 int64_t queries_together(int64_t dim, int64_t slots) {
-    const int64_t together = (16 << 10) / static_cast<int64_t>(sizeof(T)) / (dim > 0 ? dim : 1) / slots;
+    const int64_t together = (16 << 10) / static_cast<int64_t>(sizeof(E)) / (dim > 0 ? dim : 1) / slots;
     return together < 1 ? 1 : together > kMostTogether ? kMostTogether : together;
 }
 
-template <class T>
+template <class E>
 int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
+    using T = Working<E>;
     const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
-    const int64_t forward = 2 * width + queries_together<T>(dim, slots) * QueryEdges<T>::kLists * list;
+    const int64_t forward = 2 * width + queries_together<E>(dim, slots) * QueryEdges<T>::kLists * list;
     const int64_t backward = width + 2 * kIncomingEdges;
     return forward > backward ? forward : backward;
 }
 
-template <bool kRescaled, class T>
-negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begin, int64_t end, T* scratch) {
-    const int64_t slots = t.candidates.slots(), together = queries_together<T>(t.dim, slots);
+template <bool kRescaled, class E>
+negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
+    using T = Working<E>;
+    const int64_t slots = t.candidates.slots(), together = queries_together<E>(t.dim, slots);
     const int64_t width = pad_lanes<T>(t.dim), list = pad_lanes<T>(slots + kLanes<T>);
     T *query = scratch, *total = query + width;
     QueryEdges<T> edges[kMostTogether];
@@ -163,7 +170,7 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begi
     }
     const Logits<T> logits(t.loss.factor);
     negcos::Totals totals;
-    RowLosses<T> row_losses(t.losses, t.hit_probability);
+    RowLosses<E> row_losses(t.losses, t.hit_probability);
     memset(query, 0, sizeof(T) * static_cast<size_t>(width));
     for (int64_t i = begin; i < end; i += together) {
         const int64_t count = end - i < together ? end - i : together;
@@ -177,8 +184,9 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<T>& t, int64_t begi
     return totals;
 }
 
-template <class T>
-negcos::Totals gather_queries(const negcos::GatherQueries<T>& t, int64_t begin, int64_t end, T* scratch) noexcept {
+template <class E>
+negcos::Totals gather_queries(const negcos::GatherQueries<E>& t, int64_t begin, int64_t end,
+                              Working<E>* scratch) noexcept {
     return t.queries.rescaled || t.documents.rescaled ? gather_queries_of<true>(t, begin, end, scratch)
                                                       : gather_queries_of<false>(t, begin, end, scratch);
 }
@@ -217,8 +225,9 @@ private:
     int64_t target_, next_, end_;
 };
 
-template <bool kRescaled, class T>
-void gather_gradient_of(const negcos::GatherGradient<T>& t, int64_t begin, int64_t end, T* scratch) {
+template <bool kRescaled, class E>
+void gather_gradient_of(const negcos::GatherGradient<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
+    using T = Working<E>;
     const int64_t width = pad_lanes<T>(t.dim);
     T* total = scratch;
     T* coefficient = total + width;
@@ -240,8 +249,8 @@ void gather_gradient_of(const negcos::GatherGradient<T>& t, int64_t begin, int64
     }
 }
 
-template <class T>
-void gather_gradient(const negcos::GatherGradient<T>& t, int64_t begin, int64_t end, T* scratch) noexcept {
+template <class E>
+void gather_gradient(const negcos::GatherGradient<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
     if (t.targets.rescaled || t.sources.rescaled)
         gather_gradient_of<true>(t, begin, end, scratch);
     else
@@ -249,8 +258,9 @@ void gather_gradient(const negcos::GatherGradient<T>& t, int64_t begin, int64_t 
 }
 
 // loss_i = -z_i + log sum_i' exp z_i' over the positives' logits; d sum_i loss_i / d z_i = B p_i - 1.
-template <class T>
-negcos::Totals batch_softmax(const negcos::BatchSoftmax<T>& t) noexcept {
+template <class E>
+negcos::Totals batch_softmax(const negcos::BatchSoftmax<E>& t) noexcept {
+    using T = Working<E>;
     negcos::Totals totals;
     if (t.batch == 0) return totals;
     const Logits<T> logits(t.factor);
@@ -268,8 +278,8 @@ negcos::Totals batch_softmax(const negcos::BatchSoftmax<T>& t) noexcept {
         const double slope = row_weight * (batch * p - 1.0);
         totals.loss.add(loss);
         totals.grad_scale.add(slope * static_cast<double>(t.similarity[i]));
-        if (t.losses.data) t.losses.data[i * t.losses.stride] = static_cast<T>(loss);
-        if (t.hit_probability.data) t.hit_probability.data[i * t.hit_probability.stride] = static_cast<T>(p);
+        if (t.losses.data) t.losses.data[i * t.losses.stride] = to_element<E>(loss);
+        if (t.hit_probability.data) t.hit_probability.data[i * t.hit_probability.stride] = to_element<E>(p);
         if (t.edges) t.edges[i] = static_cast<T>(slope);
     }
     return totals;

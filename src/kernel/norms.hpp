@@ -24,8 +24,8 @@ struct NormBounds<double> {
     static constexpr int kLargestShift = 1022;
 };
 
-template <class T>
-T squared_norm(const T* row, int64_t dim, T rescale) {
+template <class E, class T>
+T squared_norm(const E* row, int64_t dim, T rescale) {
     const Lanes<T> s = broadcast(rescale);
     Lanes<T> total = broadcast(T(0));
     int64_t c = 0;
@@ -40,19 +40,28 @@ T squared_norm(const T* row, int64_t dim, T rescale) {
     return sum(total);
 }
 
-template <class T>
-negcos::NormCounts norms(const negcos::Rows<T>& rows, int64_t dim, double floor, int64_t begin, int64_t end) noexcept {
+// The largest magnitude in a row, NaN left out.
+template <class E>
+Working<E> largest_magnitude(const E* row, int64_t dim) {
+    using T = Working<E>;
+    Lanes<T> top = broadcast(T(0));
+    for (int64_t c = 0; c < dim; c += kLanes<T>) {
+        const Lanes<T> x = load_first(row + c, dim - c < kLanes<T> ? static_cast<int>(dim - c) : kLanes<T>);
+        top = larger(top, larger(x, broadcast(T(0)) - x));
+    }
+    return largest(top);
+}
+
+template <class E>
+negcos::NormCounts norms(const negcos::Rows<E>& rows, int64_t dim, double floor, int64_t begin, int64_t end) noexcept {
+    using T = Working<E>;
     using Bounds = NormBounds<T>;
     negcos::NormCounts counts;
     for (int64_t i = begin; i < end; ++i) {
-        const T* row = rows.data + i * rows.stride;
+        const E* row = rows.data + i * rows.stride;
         T rescale = 1, squared = squared_norm(row, dim, T(1));
         if (!(squared >= Bounds::kLow && squared <= Bounds::kHigh)) {
-            T largest = 0;
-            for (int64_t c = 0; c < dim; ++c) {
-                const T size = row[c] < 0 ? -row[c] : row[c];
-                largest = largest < size ? size : largest;
-            }
+            const T largest = largest_magnitude(row, dim);
             if (largest == 0 && squared == 0) {
                 ++counts.zero;
                 rows.inverse[i] = 0;

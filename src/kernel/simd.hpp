@@ -17,6 +17,8 @@
 #include <xsimd/xsimd.hpp>
 #endif
 
+#include "kernels.hpp"
+
 namespace {
 
 template <class T>
@@ -34,6 +36,89 @@ struct BitsOf<double> {
 template <class T>
 using Bits = typename BitsOf<T>::type;
 
+// ---- One element: what is in memory and what is computed in ---------------------------------------------------------
+
+using negcos::BF16;
+using negcos::F16;
+using negcos::Working;
+
+// In integers, so that neither the rounding mode nor flush-to-zero has a say: nearest even, always.
+inline float widen(F16 x) {
+    const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16, magnitude = x.bits & 0x7FFF;
+    uint32_t bits = magnitude >= 0x7C00 ? magnitude << 13 | 0x7F800000u : (magnitude << 13) + (112u << 23);
+    if (magnitude < 0x0400) {  // subnormal
+        const float value = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f;
+        memcpy(&bits, &value, sizeof bits);
+    }
+    bits |= sign;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+inline float widen(BF16 x) {
+    const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+inline void narrow(float value, F16& x) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF, exponent = magnitude >> 23;
+    uint32_t half;
+    if (magnitude > 0x7F800000) {
+        half = 0x7E00;
+    } else if (exponent >= 143) {  // 2^16 and above
+        half = 0x7C00;
+    } else if (exponent >= 113) {
+        half = (magnitude - (112u << 23) + 0xFFF + (magnitude >> 13 & 1)) >> 13;
+    } else if (exponent >= 102) {  // subnormal, down to half of the smallest
+        const uint32_t mantissa = (magnitude & 0x7FFFFF) | 0x800000, shift = 126 - exponent;
+        const uint32_t tie = 1u << (shift - 1), rest = mantissa & (2 * tie - 1);
+        half = mantissa >> shift;
+        half += rest > tie || (rest == tie && (half & 1));
+    } else {
+        half = 0;
+    }
+    x.bits = static_cast<uint16_t>(sign | half);
+}
+inline void narrow(float value, BF16& x) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const bool nan = (bits & 0x7FFFFFFF) > 0x7F800000;
+    x.bits = nan ? uint16_t{0x7FC0} : static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+// One rounding from the type of `value` to the element's; every NaN is the same NaN, since machines differ in theirs.
+template <class E>
+E to_element(float value) {
+    E x;
+    narrow(value == value ? value : __builtin_nanf(""), x);
+    return x;
+}
+template <class E>
+E to_element(double value) {
+    // Rounded to odd on the way through float, so that the second rounding cannot see a tie that is none.
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint64_t lost = (uint64_t{1} << 29) - 1;
+    if (bits & lost) bits = (bits & ~lost) | (lost + 1);
+    memcpy(&value, &bits, sizeof value);
+    return to_element<E>(static_cast<float>(value));
+}
+template <>
+inline float to_element<float>(float value) {
+    return value == value ? value : __builtin_nanf("");
+}
+template <>
+inline float to_element<float>(double value) {
+    return value == value ? static_cast<float>(value) : __builtin_nanf("");
+}
+template <>
+inline double to_element<double>(double value) {
+    return value == value ? value : __builtin_nan("");
+}
+
 // ---- One machine register -------------------------------------------------------------------------------------------
 
 #if NEGCOS_KERNEL_SCALAR
@@ -47,9 +132,21 @@ template <class T>
 T register_load(const T* p) {
     return *p;
 }
+inline float register_load(const F16* p) {
+    return widen(*p);
+}
+inline float register_load(const BF16* p) {
+    return widen(*p);
+}
 template <class T>
 void register_store(T* p, T x) {
     *p = x;
+}
+inline void register_store(F16* p, float x) {
+    narrow(x, *p);
+}
+inline void register_store(BF16* p, float x) {
+    narrow(x, *p);
 }
 inline float multiply_add(float a, float b, float c) {
     return fmaf(a, b, c);
@@ -146,6 +243,61 @@ Register<T> from_bits(const xsimd::batch<Bits<T>, Arch>& x) {
 #endif
 }
 
+// Sixteen-bit elements, a register of floats at a time; xsimd has none of this.
+#if NEGCOS_KERNEL_AVX512
+inline Register<float> register_load(const F16* p) {
+    return Register<float>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+}
+inline Register<float> register_load(const BF16* p) {
+    const __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return Register<float>(_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)));
+}
+inline void register_store(F16* p, Register<float> x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store_words(BF16* p, const xsimd::batch<uint32_t, Arch>& x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x));
+}
+#elif NEGCOS_KERNEL_AVX2
+inline Register<float> register_load(const F16* p) {
+    return Register<float>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline Register<float> register_load(const BF16* p) {
+    const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return Register<float>(_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)));
+}
+inline void register_store(F16* p, Register<float> x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store_words(BF16* p, const xsimd::batch<uint32_t, Arch>& x) {
+    const __m256i words = x;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+#else
+inline Register<float> register_load(const F16* p) {
+    return Register<float>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p)))));
+}
+inline Register<float> register_load(const BF16* p) {
+    return Register<float>(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p)), 16)));
+}
+// One by one: the conversion in hardware would round as the caller's mode says.
+inline void register_store(F16* p, Register<float> x) {
+    float lanes[kWidth<float>];
+    x.store_unaligned(static_cast<float*>(lanes));
+    for (int l = 0; l < kWidth<float>; ++l) narrow(lanes[l], p[l]);
+}
+inline void store_words(BF16* p, const xsimd::batch<uint32_t, Arch>& x) {
+    vst1_u16(reinterpret_cast<uint16_t*>(p), vmovn_u32(x));
+}
+#endif
+// The NaN of one_nan() stays one here.
+inline void register_store(BF16* p, Register<float> x) {
+    using Words = xsimd::batch<uint32_t, Arch>;
+    const Words bits = to_bits(x);
+    store_words(p, (bits + Words(uint32_t{0x7FFF}) + ((bits >> 16) & Words(uint32_t{1}))) >> 16);
+}
+
 #endif
 
 // The product of the low 32 bits of each 64-bit lane.
@@ -176,6 +328,13 @@ inline void register_store_first(float* p, Register<float> x, int n) {
 inline void register_store_first(double* p, Register<double> x, int n) {
     _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1u), x);
 }
+inline Register<float> register_load_first(const F16* p, int n) {
+    return Register<float>(_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1u), p)));
+}
+inline Register<float> register_load_first(const BF16* p, int n) {
+    const __m256i words = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1u), p);
+    return Register<float>(_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16)));
+}
 #elif NEGCOS_KERNEL_AVX2
 alignas(32) constexpr int32_t kFirstMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
 inline __m256i first_mask(int n, int words) {
@@ -193,20 +352,20 @@ inline void register_store_first(float* p, Register<float> x, int n) {
 inline void register_store_first(double* p, Register<double> x, int n) {
     _mm256_maskstore_pd(p, first_mask(n, 2), x);
 }
-#else
-template <class T>
-Register<T> register_load_first(const T* p, int n) {
-    T lanes[kWidth<T>] = {};
+#endif
+// For the types that have no masked loads.
+template <class E>
+Register<Working<E>> register_load_first(const E* p, int n) {
+    E lanes[kWidth<Working<E>>] = {};
     for (int l = 0; l < n; ++l) lanes[l] = p[l];
-    return register_load(static_cast<const T*>(lanes));
+    return register_load(static_cast<const E*>(lanes));
 }
-template <class T>
-void register_store_first(T* p, Register<T> x, int n) {
-    T lanes[kWidth<T>];
-    register_store(static_cast<T*>(lanes), x);
+template <class E>
+void register_store_first(E* p, Register<Working<E>> x, int n) {
+    E lanes[kWidth<Working<E>>];
+    register_store(static_cast<E*>(lanes), x);
     for (int l = 0; l < n; ++l) p[l] = lanes[l];
 }
-#endif
 
 // ---- Sixteen lanes --------------------------------------------------------------------------------------------------
 
@@ -228,19 +387,23 @@ Lanes<T> broadcast(T x) {
     NEGCOS_EACH_PART(T) r.part[p] = Register<T>(x);
     return r;
 }
-template <class T>
-Lanes<T> load(const T* x) {
+// Elements in memory, one for each lane.
+template <class E>
+Lanes<Working<E>> load(const E* x) {
+    using T = Working<E>;
     Lanes<T> r;
     NEGCOS_EACH_PART(T) r.part[p] = register_load(x + p * kWidth<T>);
     return r;
 }
-template <class T>
-void store(T* x, const Lanes<T>& a) {
+template <class E>
+void store(E* x, const Lanes<Working<E>>& a) {
+    using T = Working<E>;
     NEGCOS_EACH_PART(T) register_store(x + p * kWidth<T>, a.part[p]);
 }
 // The first n lanes, 0 <= n <= kLanes; the others are 0 on load and left alone on store.
-template <class T>
-Lanes<T> load_first(const T* x, int n) {
+template <class E>
+Lanes<Working<E>> load_first(const E* x, int n) {
+    using T = Working<E>;
     Lanes<T> r;
     NEGCOS_EACH_PART(T) {
         const int have = n - p * kWidth<T>;
@@ -250,8 +413,9 @@ Lanes<T> load_first(const T* x, int n) {
     }
     return r;
 }
-template <class T>
-void store_first(T* x, const Lanes<T>& a, int n) {
+template <class E>
+void store_first(E* x, const Lanes<Working<E>>& a, int n) {
+    using T = Working<E>;
     NEGCOS_EACH_PART(T) {
         const int have = n - p * kWidth<T>;
         if (have >= kWidth<T>)
@@ -303,6 +467,11 @@ Lanes<T> select_less_equal(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>&
     Lanes<T> r;
     NEGCOS_EACH_PART(T) r.part[p] = select_less_equal(a.part[p], b.part[p], yes.part[p], no.part[p]);
     return r;
+}
+// NaN of any kind as the one that every machine writes: sign and payload depend on the machine.
+template <class T>
+Lanes<T> one_nan(const Lanes<T>& a) {
+    return select_less_equal(a, a, a, broadcast(static_cast<T>(__builtin_nanf(""))));
 }
 // The larger; a where either is NaN.
 template <class T>
@@ -486,15 +655,6 @@ T sum(const Lanes<T>& a) {
 }
 
 #endif
-
-// ---- Memory
-// -----------------------------------------------------------------------------------------------------------
-
-// Ask for a row's cache lines. A hint: any address is fine.
-template <class T>
-void prefetch(const T* row, int64_t count) {
-    for (int64_t c = 0; c < count; c += kLanes<T>) __builtin_prefetch(row + c);
-}
 
 }  // namespace
 

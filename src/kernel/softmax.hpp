@@ -95,10 +95,10 @@ NegativeSums exp_negatives(const T* similarity, int64_t n, const Logits<T>& logi
 }
 
 // Losses of up to eight queries at a time, the log of all of them at once.
-template <class T>
+template <class E>
 class RowLosses {
 public:
-    RowLosses(negcos::Output<T> losses, negcos::Output<T> hit_probability) : losses_(losses), hits_(hit_probability) {}
+    RowLosses(negcos::Output<E> losses, negcos::Output<E> hit_probability) : losses_(losses), hits_(hit_probability) {}
 
     // gap = top - z of the positive >= 0; own = exp(-gap); others = sum over the negatives of exp(z - top).
     void add(int64_t query, double gap, double own, double others, negcos::Totals& totals) {
@@ -117,15 +117,15 @@ public:
         for (int r = 0; r < count_; ++r) {
             const double loss = gap_[r] + log[r];
             totals.loss.add(loss);
-            if (losses_.data) losses_.data[query_[r] * losses_.stride] = static_cast<T>(loss);
-            if (hits_.data) hits_.data[query_[r] * hits_.stride] = static_cast<T>(own_[r] / (own_[r] + others_[r]));
+            if (losses_.data) losses_.data[query_[r] * losses_.stride] = to_element<E>(loss);
+            if (hits_.data) hits_.data[query_[r] * hits_.stride] = to_element<E>(own_[r] / (own_[r] + others_[r]));
         }
         count_ = 0;
     }
 
 private:
     static constexpr int kRows = 8;
-    negcos::Output<T> losses_, hits_;
+    negcos::Output<E> losses_, hits_;
     int count_ = 0;
     int64_t query_[kRows] = {};
     alignas(64) double gap_[kRows] = {}, own_[kRows] = {}, others_[kRows] = {};

@@ -126,11 +126,13 @@ void multiply(const Product<T>& p) {
 
 // Rows over their norms, padded to whole lanes, and for documents (panels != nullptr) the same transposed in groups of
 // kLanes rows: panels[(group * width + column) * kLanes + row]. begin is a multiple of kLanes.
-template <class T>
-void tile_pack(const negcos::Rows<T>& rows, int64_t dim, T* units, T* panels, int64_t begin, int64_t end) noexcept {
+template <class E>
+void tile_pack(const negcos::Rows<E>& rows, int64_t dim, Working<E>* units, Working<E>* panels, int64_t begin,
+               int64_t end) noexcept {
+    using T = Working<E>;
     const int64_t width = pad_lanes<T>(dim), stride = negcos::odd_lines<T>(dim);
     for (int64_t i = begin; i < end; ++i) {
-        const T* row = rows.data + i * rows.stride;
+        const E* row = rows.data + i * rows.stride;
         const Lanes<T> s = broadcast(rows.rescale[i]), inverse = broadcast(rows.inverse[i]);
         T* unit = units + i * stride;
         int64_t c = 0;
@@ -151,9 +153,10 @@ void tile_pack(const negcos::Rows<T>& rows, int64_t dim, T* units, T* panels, in
 }
 
 // similarities of queries [first, first + rows) with a group of documents: scores[row][document].
-template <class T>
-Product<T> score_product(const negcos::Tiles<T>& t, int64_t first, int64_t rows, int64_t document, int64_t vectors,
-                         T* scores, int64_t stride) {
+template <class E>
+Product<Working<E>> score_product(const negcos::Tiles<E>& t, int64_t first, int64_t rows, int64_t document,
+                                  int64_t vectors, Working<E>* scores, int64_t stride) {
+    using T = Working<E>;
     return {t.query_units + first * t.stride,
             t.stride,
             t.panels + document * t.width,
@@ -169,14 +172,15 @@ Product<T> score_product(const negcos::Tiles<T>& t, int64_t first, int64_t rows,
 }
 
 // A block's scores against one chunk.
-template <class T>
-T* scores_of(const negcos::Tiles<T>& t, int64_t chunk) {
+template <class E>
+Working<E>* scores_of(const negcos::Tiles<E>& t, int64_t chunk) {
     return t.scores + chunk * t.block * t.score_stride;
 }
 
 // The positives' similarities ahead of everything else, by the same chains as in the tiles.
-template <class T>
-void tile_positives(const negcos::Tiles<T>& t, int64_t begin, int64_t end, T* scratch) noexcept {
+template <class E>
+void tile_positives(const negcos::Tiles<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+    using T = Working<E>;
     for (int64_t first = begin; first < end; first += kLanes<T>) {
         const int64_t rows = end - first < kLanes<T> ? end - first : kLanes<T>;
         multiply<Left::kStepsTogether>(score_product(t, first, rows, first, 1, scratch, kLanes<T>));
@@ -185,8 +189,9 @@ void tile_positives(const negcos::Tiles<T>& t, int64_t begin, int64_t end, T* sc
 }
 
 // How often each document is a negative of queries [begin, end) of a block.
-template <class T>
-void tile_counts(const negcos::Tiles<T>& t, int64_t first, int64_t begin, int64_t end) noexcept {
+template <class E>
+void tile_counts(const negcos::Tiles<E>& t, int64_t first, int64_t begin, int64_t end) noexcept {
+    using T = Working<E>;
     const uint32_t chunk = static_cast<uint32_t>(t.chunk);
     for (int64_t r = begin; r < end; ++r) {
         T* row = t.counts + r * t.score_stride;
@@ -203,25 +208,27 @@ void tile_counts(const negcos::Tiles<T>& t, int64_t first, int64_t begin, int64_
 }
 
 // The logits of one query's candidates that lie in the chunk [begin, begin + n), each in its slot.
-template <class T>
-void tile_logits(const negcos::Tiles<T>& t, int64_t query, const T* scores, int64_t begin, int64_t n, T factor) {
-    T* out = t.logits.data + query * t.logits.stride;
+template <class E>
+void tile_logits(const negcos::Tiles<E>& t, int64_t query, const Working<E>* scores, int64_t begin, int64_t n, Working<E> factor) {
+    using T = Working<E>;
+    E* out = t.logits.data + query * t.logits.stride;
     const int32_t* negatives = t.candidates.negatives + query * t.candidates.row_stride;
-    if (begin == 0) out[0] = factor * t.positives[query];
+    if (begin == 0) out[0] = to_element<E>(factor * t.positives[query]);
     for (int64_t k = 0; k < t.candidates.rounds; ++k) {
         const int64_t at = negatives[k * t.candidates.round_stride] - begin;
         if (at >= 0 && at < n)
-            out[1 + k] = factor * scores[at];
+            out[1 + k] = to_element<E>(factor * scores[at]);
         else if (at + begin < 0 && begin == 0)
-            out[1 + k] = kAbsent<T>;
+            out[1 + k] = to_element<E>(kAbsent<T>);
     }
 }
 
 // Row r of a block against the chunk of documents [begin, begin + n): scores of no negatives out of the way, and the
 // largest of the others.
-template <class T>
-void tile_top(const negcos::Tiles<T>& t, int64_t first, int64_t r, int64_t chunk, int64_t begin, int64_t n,
-              const Logits<T>& logits) {
+template <class E>
+void tile_top(const negcos::Tiles<E>& t, int64_t first, int64_t r, int64_t chunk, int64_t begin, int64_t n,
+              const Logits<Working<E>>& logits) {
+    using T = Working<E>;
     T* scores = scores_of(t, chunk) + r * t.score_stride;
     const T absent = logits.sign * kAbsent<T>;
     if (t.logits.data) tile_logits(t, first + r, static_cast<const T*>(scores), begin, n, logits.factor);
@@ -237,9 +244,10 @@ void tile_top(const negcos::Tiles<T>& t, int64_t first, int64_t r, int64_t chunk
 }
 
 // Its exps relative to that, in place, and their sums.
-template <class T>
-void tile_exp(const negcos::Tiles<T>& t, int64_t first, int64_t r, int64_t chunk, int64_t begin, int64_t n,
-              const Logits<T>& logits) {
+template <class E>
+void tile_exp(const negcos::Tiles<E>& t, int64_t first, int64_t r, int64_t chunk, int64_t begin, int64_t n,
+              const Logits<Working<E>>& logits) {
+    using T = Working<E>;
     T* scores = scores_of(t, chunk) + r * t.score_stride;
     const int64_t at = r * t.chunks + chunk, own = first + r - begin;
     const T top = t.chunk_top[at], shift = top == kAbsent<T> ? T(0) : top, positive = t.positives[first + r];
@@ -261,8 +269,9 @@ constexpr int64_t kSoftmaxRows = 16;
 
 // The scores of a block of queries against one chunk of documents, turned into exp relative to the chunk's own top; and
 // while they are in the cache, the chunk's part of the queries' gradient, still without the rows' weights.
-template <class T>
-void tile_scores(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_t chunk, T*) noexcept {
+template <class E>
+void tile_scores(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_t chunk, Working<E>*) noexcept {
+    using T = Working<E>;
     const Logits<T> logits(t.loss.factor);
     const int64_t begin = chunk * t.chunk;
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
@@ -282,11 +291,12 @@ void tile_scores(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_
 }
 
 // The chunks of each query put together: its loss, and each chunk's weight in the gradients.
-template <class T>
-negcos::Totals tile_combine(const negcos::Tiles<T>& t, int64_t first, int64_t count, T* scratch) noexcept {
+template <class E>
+negcos::Totals tile_combine(const negcos::Tiles<E>& t, int64_t first, int64_t count, Working<E>* scratch) noexcept {
+    using T = Working<E>;
     const Logits<T> logits(t.loss.factor);
     negcos::Totals totals;
-    RowLosses<T> row_losses(t.losses, t.hit_probability);
+    RowLosses<E> row_losses(t.losses, t.hit_probability);
     for (int64_t r = 0; r < count; ++r) {
         const int64_t at = r * t.chunks;
         const T own = logits.sign * t.positives[first + r];
@@ -332,8 +342,9 @@ negcos::Totals tile_combine(const negcos::Tiles<T>& t, int64_t first, int64_t co
 }
 
 // What a block of queries adds to the gradient of one chunk of documents.
-template <class T>
-void tile_documents(const negcos::Tiles<T>& t, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept {
+template <class E>
+void tile_documents(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_t chunk, Working<E>* scratch) noexcept {
+    using T = Working<E>;
     const int64_t begin = chunk * t.chunk;
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
     const int64_t vectors = t.width / kLanes<T>;
@@ -357,8 +368,9 @@ void tile_documents(const negcos::Tiles<T>& t, int64_t first, int64_t count, int
 }
 
 // Rows [begin, end) of a block: their parts from all chunks in order, then the positive, then the norm's derivative.
-template <class T>
-void tile_finish_queries(const negcos::Tiles<T>& t, int64_t first, int64_t begin, int64_t end, T* scratch) noexcept {
+template <class E>
+void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+    using T = Working<E>;
     const T factor = static_cast<T>(t.loss.factor);
     for (int64_t r = begin; r < end; ++r) {
         const int64_t i = first + r;
@@ -376,8 +388,9 @@ void tile_finish_queries(const negcos::Tiles<T>& t, int64_t first, int64_t begin
     }
 }
 
-template <class T>
-void tile_finish_documents(const negcos::Tiles<T>& t, int64_t begin, int64_t end) noexcept {
+template <class E>
+void tile_finish_documents(const negcos::Tiles<E>& t, int64_t begin, int64_t end) noexcept {
+    using T = Working<E>;
     const T factor = static_cast<T>(t.loss.factor);
     for (int64_t j = begin; j < end; ++j)
         finish_gradient(static_cast<const T*>(t.document_sums) + j * t.stride, t.document_units + j * t.stride, T(1),

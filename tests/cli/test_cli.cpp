@@ -234,7 +234,7 @@ TEST_SUITE("cli") {
             {"loss q.npy few.npy", "few.npy"},
             {"loss q.npy narrow.npy", "narrow.npy"},
             {"loss q.npy double.npy", "double.npy"},
-            {"loss half.npy half.npy", "F16"},
+            {"loss half.npy d.npy", "d.npy"},
             {"loss q.npy d.npy --rounds", "--rounds"},
             {"loss q.npy d.npy --rounds 1.5", "--rounds"},
             {"loss q.npy d.npy --rounds -1", "--rounds"},

@@ -159,6 +159,7 @@ struct Outputs {
         const auto append = [&all](const void* data, size_t size) { all.append(static_cast<const char*>(data), size); };
         const double scalars[] = {numbers.loss, numbers.grad_scale, numbers.accuracy, numbers.mean_reciprocal_rank};
         append(scalars, sizeof scalars);
+        append(&numbers.zero_rows, sizeof numbers.zero_rows);
         for (const auto* v : {&losses, &hit_probability, &logits, &grad_queries, &grad_documents})
             append(v->data(), v->size() * sizeof(T));
         append(negatives.data(), negatives.size() * sizeof(int32_t));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The same bits for every thread count, back end and instruction set, from several contexts at once and after fork;
-// and a caller's thread pool that fails.
+// Threads: the caller's floating-point modes in workers, several contexts at once, fork, and a caller's pool that fails.
+// That bits do not depend on threads is test_digests.cpp's.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,58 +10,11 @@
 #include <cfenv>
 
 #include "harness.hpp"
+#include "pools.hpp"
 
 namespace {
 
 using namespace harness;
-
-// A caller's own pool: as many threads as asked for, the indices in reverse.
-struct Pool {
-    int threads = 3;
-    std::atomic<int> calls{0};
-    int fail_at = -1;  // the call that fails
-
-    static int32_t run(void* data, int64_t count, void (*body)(void*, int64_t), void* task) {
-        Pool& pool = *static_cast<Pool*>(data);
-        if (pool.calls++ == pool.fail_at) return 1;
-        std::atomic<int64_t> next{count};
-        const auto work = [&] {
-            for (int64_t index; (index = --next) >= 0;) body(task, index);
-        };
-        std::vector<std::thread> others;
-        for (int t = 1; t < pool.threads; ++t) others.emplace_back(work);
-        work();
-        for (auto& other : others) other.join();
-        return 0;
-    }
-};
-
-negcos::ContextOptions callback_options(Pool& pool, const std::string& isa) {
-    negcos::ContextOptions options;
-    options.threading = NEGCOS_THREADING_CALLBACK;
-    options.threads = pool.threads;
-    options.isa = isa.c_str();
-    options.parallel_for = Pool::run;
-    options.parallel_for_data = &pool;
-    return options;
-}
-
-// The back ends of this build, TBB and OpenMP.
-std::vector<int32_t> back_ends(const char* test) {
-    std::vector<int32_t> result;
-    for (const int32_t threading : {NEGCOS_THREADING_TBB, NEGCOS_THREADING_OPENMP}) {
-        negcos::ContextOptions options;
-        options.threading = threading;
-        try {
-            negcos::Context context(options);
-            result.push_back(threading);
-        } catch (const negcos::Error&) {
-            std::printf("SKIP: %s with %s: not in this build\n", test,
-                        threading == NEGCOS_THREADING_TBB ? "TBB" : "OpenMP");
-        }
-    }
-    return result;
-}
 
 // Large enough that work is handed to threads, with sizes that divide nothing.
 template <class T>
@@ -89,43 +42,7 @@ std::vector<Problem<T>> problems() {
     return result;
 }
 
-template <class T>
-void same_bits(const char* test) {
-    const std::vector<std::string> names = isas(test);
-    const std::vector<int32_t> threadings = back_ends(test);
-    for (const Problem<T>& p : problems<T>()) {
-        negcos::Context reference = context("scalar");
-        const std::string expected = run(reference, p).bytes();
-        for (const std::string& isa : names) {
-            negcos::Context serial = context(isa);
-            INFO(isa << ", sampling " << p.options.sampling << ", similarity " << p.options.similarity);
-            CHECK(run(serial, p).bytes() == expected);
-            CHECK(run(serial, p, {1, 3, true}).bytes() == expected);  // alignment and strides change nothing
-            for (const int32_t threads : {1, 2, 3, 5, 7, 16}) {
-                INFO("threads " << threads);
-                for (const int32_t threading : threadings) {
-                    negcos::Context parallel = context(isa, threads, threading);
-                    CHECK(run(parallel, p).bytes() == expected);
-                    CHECK(run(parallel, p).bytes() == expected);  // and again, with warm memory
-                }
-                Pool pool;
-                pool.threads = threads;
-                negcos::Context own(callback_options(pool, isa));
-                CHECK(run(own, p).bytes() == expected);
-                if (threads > 1 && p.options.objective == NEGCOS_OBJECTIVE_SOFTMAX) CHECK(pool.calls > 0);
-            }
-        }
-    }
-}
-
 TEST_SUITE("bits") {
-    TEST_CASE("threads: the same bits everywhere, f32") {
-        same_bits<float>("threads: the same bits everywhere, f32");
-    }
-    TEST_CASE("threads: the same bits everywhere, f64") {
-        same_bits<double>("threads: the same bits everywhere, f64");
-    }
-
     TEST_CASE("threads: the caller's rounding and flush-to-zero modes hold in workers") {
         Problem<float> p(1021, 1021, 67, 11);
         p.options.rounds = 9;

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs test_digests and compares the SHA-256 of what every call gave with tests/golden/digests.txt.
+
+    digests.py [--update] GOLDEN COMMAND...
+
+--update writes the file anew: a change of bits is a change of behaviour, to be reviewed as one.
+"""
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+
+HEADER = "# SPDX-License-Identifier: Apache-2.0\n# SHA-256 of every output of a call; made by tests/digests.py --update\n"
+
+
+def frames(stream):
+    """(name, bytes) of each call: a line with the name, a line with the length, the bytes."""
+    while name := stream.readline():
+        length = int(stream.readline())
+        data = stream.read(length)
+        if len(data) != length:
+            raise SystemExit(f"digests: cut off in {name.decode().strip()}")
+        yield name.decode().rstrip("\n"), data
+
+
+def main():
+    update = sys.argv[1] == "--update"
+    golden, *command = sys.argv[2 if update else 1 :]
+    got = {}
+    read_end, write_end = os.pipe()
+
+    def hash_all():
+        with os.fdopen(read_end, "rb") as stream:
+            for name, data in frames(stream):
+                got[name] = hashlib.sha256(data).hexdigest()
+
+    reader = threading.Thread(target=hash_all)
+    reader.start()
+    environment = dict(os.environ, NEGCOS_DIGESTS_OUT=f"/dev/fd/{write_end}")
+    process = subprocess.Popen(command, env=environment, pass_fds=[write_end])
+    os.close(write_end)
+    status = process.wait()
+    reader.join()
+    if status != 0:
+        return 1
+    if update:
+        with open(golden, "w", encoding="utf-8") as file:
+            file.write(HEADER)
+            file.writelines(f"{digest}  {name}\n" for name, digest in got.items())
+        print(f"digests: wrote {len(got)}")
+        return 0
+    with open(golden, encoding="utf-8") as file:
+        lines = [line.rstrip("\n").split("  ", 1) for line in file if not line.startswith("#")]
+    expected = {name: digest for digest, name in lines}
+    wrong = [name for name in {**expected, **got} if expected.get(name) != got.get(name)]
+    for name in wrong[:20]:
+        print(f"digests: {name}: {got.get(name, 'absent')}, expected {expected.get(name, 'none')}")
+    print(f"digests: {len(got)} calls, {len(got) - len(wrong)} as committed" + (f", {len(wrong)} not" if wrong else ""))
+    return 1 if wrong or not got else 0
+
+
+sys.exit(main())

@@ -47,8 +47,10 @@ struct Small {
         if (exponent == 0) return sign * std::ldexp(mantissa, 1 - kMaxExponent - kMantissa);
         return sign * std::ldexp(mantissa + (1 << kMantissa), exponent - kMaxExponent - kMantissa);
     }
-    explicit operator float() const { return static_cast<float>(static_cast<double>(*this)); }
-    explicit operator long double() const { return static_cast<double>(*this); }
+    template <class W>  // float, and whatever is wider than double
+    explicit operator W() const {
+        return static_cast<W>(static_cast<double>(*this));
+    }
 
 private:
     static double even(double x) {

@@ -11,7 +11,40 @@
 
 #include "negcos/negcos.h"
 
+#if defined(__SIZEOF_FLOAT128__) && __has_include(<quadmath.h>)
+#include <quadmath.h>
+#define NEGCOS_ORACLE_QUADMATH 1
+#endif
+
 namespace oracle {
+
+// 113 bits of mantissa where the compiler has them: __float128 on x86, long double itself on others; else long double.
+#ifdef NEGCOS_ORACLE_QUADMATH
+__extension__ typedef __float128 Quad;
+#else
+using Quad = long double;
+#endif
+
+namespace math {
+using std::exp;
+using std::log;
+using std::log1p;
+using std::sqrt;
+#ifdef NEGCOS_ORACLE_QUADMATH
+inline Quad exp(Quad x) {
+    return expq(x);
+}
+inline Quad log(Quad x) {
+    return logq(x);
+}
+inline Quad log1p(Quad x) {
+    return log1pq(x);
+}
+inline Quad sqrt(Quad x) {
+    return sqrtq(x);
+}
+#endif
+}  // namespace math
 
 // double is wide enough to judge f32; f64 needs more.
 template <class T>
@@ -31,13 +64,16 @@ struct Result {
     int64_t zero_rows = 0;
     std::vector<W> losses, hit_probability, logits;  // logits: B x slots, -Inf where absent; empty for ALL
     std::vector<W> grad_queries, grad_documents;
+    // Of each query: its candidates, positive first, -1 = absent; their similarities; d loss / d z.
+    std::vector<std::vector<int64_t>> candidates;
+    std::vector<std::vector<W>> similarities, slopes;
 };
 
 // queries: B x d, documents: M x d, contiguous. negatives: B x rounds, -1 = absent; ignored with ALL.
-template <class T>
-Result<Wider<T>> evaluate(const negcos_options& options, const std::vector<T>& queries, const std::vector<T>& documents,
+template <class T, class W = Wider<T>>
+Result<W> evaluate(const negcos_options& options, const std::vector<T>& queries, const std::vector<T>& documents,
                           int64_t batch, int64_t count, int64_t dim, const std::vector<int32_t>& negatives) {
-    using W = Wider<T>;
+    const W infinity = static_cast<W>(HUGE_VAL), nan = static_cast<W>(std::nan(""));
     const bool cosine = options.similarity == NEGCOS_SIMILARITY_COSINE;
     const bool all = options.sampling == NEGCOS_SAMPLING_ALL;
     const W floor = static_cast<W>(options.norm_floor), temperature = static_cast<W>(options.temperature);
@@ -52,7 +88,7 @@ Result<Wider<T>> evaluate(const negcos_options& options, const std::vector<T>& q
         for (int64_t i = 0; cosine && i < rows; ++i) {
             W sum = 0;
             for (int64_t c = 0; c < dim; ++c) sum += row(m, i, c) * row(m, i, c);
-            norm[static_cast<size_t>(i)] = std::sqrt(sum);
+            norm[static_cast<size_t>(i)] = math::sqrt(sum);
             result.zero_rows += sum == 0;
         }
         return norm;
@@ -68,7 +104,8 @@ Result<Wider<T>> evaluate(const negcos_options& options, const std::vector<T>& q
     };
 
     // Candidate lists, the positive first.
-    std::vector<std::vector<int64_t>> candidates(static_cast<size_t>(batch));
+    auto& candidates = result.candidates;
+    candidates.resize(static_cast<size_t>(batch));
     const int64_t rounds = all ? 0 : options.rounds;
     for (int64_t i = 0; i < batch; ++i) {
         auto& list = candidates[static_cast<size_t>(i)];
@@ -83,7 +120,9 @@ Result<Wider<T>> evaluate(const negcos_options& options, const std::vector<T>& q
     }
 
     const W row_weight = options.reduction == NEGCOS_REDUCTION_MEAN ? W(1) / static_cast<W>(batch) : W(1);
-    std::vector<std::vector<W>> cosines(static_cast<size_t>(batch)), slopes(static_cast<size_t>(batch));
+    auto &cosines = result.similarities, &slopes = result.slopes;
+    cosines.resize(static_cast<size_t>(batch));
+    slopes.resize(static_cast<size_t>(batch));
     for (int64_t i = 0; i < batch; ++i) {
         const auto& list = candidates[static_cast<size_t>(i)];
         auto& cos = cosines[static_cast<size_t>(i)];
@@ -91,22 +130,22 @@ Result<Wider<T>> evaluate(const negcos_options& options, const std::vector<T>& q
         slopes[static_cast<size_t>(i)].assign(list.size(), W(0));
         if (!all)
             for (size_t k = 0; k < list.size(); ++k)
-                result.logits.push_back(list[k] < 0 ? -std::numeric_limits<W>::infinity()
+                result.logits.push_back(list[k] < 0 ? -infinity
                                                     : scale * cos[k] / temperature);
     }
 
     if (options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) {
-        W top = -std::numeric_limits<W>::infinity(), total = 0;
+        W top = -infinity, total = 0;
         for (const auto& cos : cosines) top = std::max(top, scale * cos[0] / temperature);
-        for (const auto& cos : cosines) total += std::exp(scale * cos[0] / temperature - top);
+        for (const auto& cos : cosines) total += math::exp(scale * cos[0] / temperature - top);
         for (int64_t i = 0; i < batch; ++i) {
             const W z = scale * cosines[static_cast<size_t>(i)][0] / temperature;
-            const W loss = top - z + std::log(total);
+            const W loss = top - z + math::log(total);
             result.losses.push_back(loss);
-            result.hit_probability.push_back(std::exp(-loss));
-            slopes[static_cast<size_t>(i)][0] = row_weight * (static_cast<W>(batch) * std::exp(z - top) / total - 1);
+            result.hit_probability.push_back(math::exp(-loss));
+            slopes[static_cast<size_t>(i)][0] = row_weight * (static_cast<W>(batch) * math::exp(z - top) / total - 1);
         }
-        result.accuracy = result.mean_reciprocal_rank = std::numeric_limits<W>::quiet_NaN();
+        result.accuracy = result.mean_reciprocal_rank = nan;
     } else {
         for (int64_t i = 0; i < batch; ++i) {
             const auto& list = candidates[static_cast<size_t>(i)];
@@ -119,19 +158,19 @@ Result<Wider<T>> evaluate(const negcos_options& options, const std::vector<T>& q
             int64_t rank = 0;
             for (size_t k = 1; k < z.size(); ++k) {
                 if (list[k] < 0) continue;
-                others += std::exp(z[k] - top);
+                others += math::exp(z[k] - top);
                 rank += list[k] != i && z[k] >= z[0];
             }
-            const W own = std::exp(z[0] - top);
-            result.losses.push_back(z[0] == top ? std::log1p(others) : top - z[0] + std::log(own + others));
+            const W own = math::exp(z[0] - top);
+            result.losses.push_back(z[0] == top ? math::log1p(others) : top - z[0] + math::log(own + others));
             result.hit_probability.push_back(own / (own + others));
             result.accuracy += rank == 0 ? W(1) / static_cast<W>(batch) : W(0);
             result.mean_reciprocal_rank += W(1) / static_cast<W>(1 + rank) / static_cast<W>(batch);
             for (size_t k = 0; k < z.size(); ++k)
                 slopes[static_cast<size_t>(i)][k] =
-                    list[k] < 0 ? W(0) : row_weight * (k == 0 ? -others : std::exp(z[k] - top)) / (own + others);
+                    list[k] < 0 ? W(0) : row_weight * (k == 0 ? -others : math::exp(z[k] - top)) / (own + others);
         }
-        if (batch == 0) result.accuracy = result.mean_reciprocal_rank = std::numeric_limits<W>::quiet_NaN();
+        if (batch == 0) result.accuracy = result.mean_reciprocal_rank = nan;
     }
     for (const W loss : result.losses) result.loss += loss * row_weight;
 

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How far a call is from the exact result: in units of eps, and as a share of a bound that holds for every element.
+#ifndef NEGCOS_TESTS_ACCURACY_HPP
+#define NEGCOS_TESTS_ACCURACY_HPP
+
+#include <algorithm>
+
+#include "half.hpp"
+#include "harness.hpp"
+#include "plan.hpp"
+
+namespace accuracy {
+
+using harness::Problem;
+using oracle::Quad;
+
+// What the library computes elements E in.
+template <class E>
+using Working = std::conditional_t<sizeof(E) == 2, float, E>;
+template <class E>
+inline constexpr double kEps = std::numeric_limits<Working<E>>::epsilon();
+
+enum class Inputs { normal, log_normal, cauchy, nearly_parallel };
+inline constexpr Inputs kInputs[] = {Inputs::normal, Inputs::log_normal, Inputs::cauchy, Inputs::nearly_parallel};
+inline const char* name_of(Inputs inputs) {
+    static const char* const names[] = {"normal", "log-normal", "Cauchy", "nearly parallel"};
+    return names[static_cast<int>(inputs)];
+}
+
+struct Case {
+    Inputs inputs;
+    double scale;
+    int64_t batch, dim;
+    int32_t rounds;  // -1 = ALL
+};
+
+// Documents lean towards their queries, but for nearly parallel rows: those differ by a thousandth of their length, or
+// by a few units of the last place of 16-bit types.
+template <class E>
+Problem<E> problem_of(const Case& c) {
+    Problem<E> p(c.batch, c.batch, c.dim, 1);
+    harness::Random random(static_cast<uint64_t>(c.inputs) + 17);
+    std::vector<double> base(static_cast<size_t>(c.dim));
+    for (auto& x : base) x = random.normal();
+    const double apart = std::max(1e-3, 4 * static_cast<double>(std::numeric_limits<E>::epsilon()));
+    const double most = sizeof(E) == 2 ? 30000 : 1e30;
+    const auto draw = [&](size_t k) {
+        const double x = random.normal();
+        switch (c.inputs) {
+            case Inputs::log_normal:
+                return std::exp(x);
+            case Inputs::cauchy:
+                return std::clamp(std::tan(3.14159265358979 * (random.uniform() - 0.5)), -most, most);
+            case Inputs::nearly_parallel:
+                return base[k % base.size()] + apart * x;
+            default:
+                return x;
+        }
+    };
+    const double lean = c.inputs == Inputs::nearly_parallel ? 0 : 0.4;
+    for (size_t k = 0; k < p.queries.size(); ++k) p.queries[k] = static_cast<E>(draw(k));
+    for (size_t k = 0; k < p.documents.size(); ++k)
+        p.documents[k] = static_cast<E>(draw(k) + lean * static_cast<double>(p.queries[k]));
+    p.options.scale = c.scale;
+    p.options.seed = 5;
+    p.options.sampling = c.rounds < 0 ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_SHUFFLE;
+    p.options.rounds = std::max(c.rounds, 0);
+    return p;
+}
+
+/*
+ * The bound. u = eps/2 is the unit roundoff of the working type T, m the length of a lane's chain of FMAs (dim over the
+ * lanes, rounded up) plus the 4 additions of the tree, F = scale / temperature, hats are rows over their norms.
+ * First-order terms are counted; where a rounding meets |F|, the exponential of its size is taken (expm1 below).
+ *
+ *   squared norm     relative m u; sqrt halves it; sqrt, division and the cast to T add 3 u: inverse norms i = m/2 + 3.
+ *   similarity       the dot product is a chain of L = m (gather) or dim (tiles, one chain an element) FMAs, whose error
+ *                    is L u times sum |q_c d_c| <= |q||d|. Two inverses 2 i u and their products 2 u; tiles round the
+ *                    two unit rows instead, the same: kappa = L + 2 i + 2.
+ *   logit - shift    the cast of F, the difference (at most 2) and the product: 6 |F| u, and once more where tiles go
+ *                    over from a chunk's shift to the row's. Logits are off by at most |F| (kappa + 12) u.
+ *   loss             log-sum-exp moves by sum_k |g_k| times that. exp is good to 3 u, twice for tiles, its sums to 36 u
+ *                    (chains of 512 over the lanes, then double), relative to 1 - p <= loss; log in double; 1 for the rest.
+ *   weights g        p = e / sum: twice the logits' error and 2 x 3 + 36 + 3 (division in double, cast, product), each
+ *                    relative: w = expm1(2 |F| (kappa + 12) u) / u + 50.
+ *   their sum        times inverse norm i + 1 (tiles: rounded unit rows, the same + 1), n FMAs in a chain:
+ *                    S_c = sum_k |g_k| |x_c| is off by at most (w + i + 2 + n) u S_c.
+ *   projection       its dot product with the row sums |.| <= R = sum_c S_c |q_c|: (w + i + 2 + n + m + 2 i + 4) u R.
+ *   last products    inverse norm, F, rescaling: i + 3.
+ *
+ *   |element - exact| <= u |F| / |q| (w + n + m + 4 i + 9) (S_c + R |q_c|), and what falls below the range of T: exps
+ *   under 2^-126 are 0, the smallest gradients are subnormal. 16-bit outputs are rounded once more.
+ */
+template <class E>
+struct Bound {
+    double u, m, i, logit, weights, factor, floor;
+    Bound(const Problem<E>& p, bool tiles) {
+        using T = Working<E>;
+        const double lanes = 64.0 / sizeof(T), dim = static_cast<double>(p.dim);
+        u = kEps<E> / 2;
+        m = std::ceil(dim / lanes) + 4;
+        i = m / 2 + 3;
+        factor = std::abs(p.options.scale / p.options.temperature);
+        logit = factor * ((tiles ? dim : m) + 2 * i + 2 + 12) * u;
+        weights = std::expm1(2 * logit) / u + 50;
+        floor = std::numeric_limits<T>::min() * 64;
+    }
+    double loss(double exact, double slopes) const { return std::expm1(logit) * slopes + 43 * u * exact + floor; }
+    double gradient(double edges) const { return u * (weights + edges + m + 4 * i + 9); }
+};
+
+// One rounding to E of a number computed in T.
+template <class E>
+double last_rounding(double exact) {
+    if (sizeof(E) != 2) return 0;
+    return std::max(std::abs(exact) * static_cast<double>(std::numeric_limits<E>::epsilon()),
+                    static_cast<double>(std::numeric_limits<E>::denorm_min())) *
+           0.5000001;
+}
+
+// Errors of one call. `strict` is relative to the exact result; `conditioned` to what it was summed up from, which is as
+// much larger as terms cancel: |F| sum |g| for the loss, |F|/|q| (S + R |q_c|) for gradients. `of_bound` is the largest
+// share of the bound that any element took.
+struct Errors {
+    double loss_strict = 0, loss_conditioned = 0;
+    double queries_strict = 0, queries_conditioned = 0, documents_strict = 0, documents_conditioned = 0;
+    double of_bound = 0;
+};
+
+template <class W>
+double norm_of(const std::vector<W>& v) {
+    W sum = 0;
+    for (const W x : v) sum += x * x;
+    return static_cast<double>(oracle::math::sqrt(sum));
+}
+
+// One side's gradient: `terms` S and, beside, the rows that they belong to.
+template <class E>
+void gradient_errors(const Bound<E>& bound, const std::vector<E>& rows, const std::vector<E>& got,
+                     const std::vector<Quad>& exact, const std::vector<double>& terms,
+                     const std::vector<double>& edges, size_t dim, double& strict, double& conditioned,
+                     double& of_bound) {
+    std::vector<double> error(got.size()), condition(got.size());
+    for (size_t i = 0; i < edges.size(); ++i) {
+        double squared = 0, along = 0;
+        for (size_t c = 0; c < dim; ++c) squared += std::pow(static_cast<double>(rows[i * dim + c]), 2);
+        const double norm = std::sqrt(squared);
+        for (size_t c = 0; c < dim; ++c)
+            along += terms[i * dim + c] * std::abs(static_cast<double>(rows[i * dim + c])) / norm;
+        for (size_t c = 0; c < dim; ++c) {
+            const size_t k = i * dim + c;
+            const double unit = std::abs(static_cast<double>(rows[k])) / norm;
+            const double wanted = static_cast<double>(exact[k]), last = last_rounding<E>(wanted);
+            error[k] = std::abs(static_cast<double>(static_cast<Quad>(static_cast<double>(got[k])) - exact[k]));
+            condition[k] = bound.factor / norm * (terms[k] + along * unit);
+            const double most = bound.gradient(edges[i]) * condition[k] + 1.01 * last +
+                                bound.floor * (1 + edges[i] * bound.factor / norm);
+            of_bound = std::max(of_bound, error[k] / most);
+            error[k] = std::max(0.0, error[k] - last);
+        }
+    }
+    const double distance = norm_of(error) / kEps<E>;
+    strict = distance / norm_of(exact);
+    conditioned = distance / norm_of(condition);
+}
+
+template <class E>
+Errors errors_of(const Problem<E>& p, const harness::Outputs<E>& got, const oracle::Result<Quad>& exact) {
+    const bool tiles = p.options.sampling == NEGCOS_SAMPLING_ALL ||
+                       negcos::tiles_are_cheaper<Working<E>>(p.options.rounds, p.count, p.dim);
+    const Bound<E> bound(p, tiles);
+    const size_t batch = static_cast<size_t>(p.batch), dim = static_cast<size_t>(p.dim);
+    const auto norms = [dim](const std::vector<E>& rows) {
+        std::vector<double> result(rows.size() / dim);
+        for (size_t k = 0; k < rows.size(); ++k) result[k / dim] += std::pow(static_cast<double>(rows[k]), 2);
+        for (double& x : result) x = std::sqrt(x);
+        return result;
+    };
+    const std::vector<double> query_norm = norms(p.queries), document_norm = norms(p.documents);
+    std::vector<double> query_terms(batch * dim), document_terms(p.documents.size());
+    std::vector<double> query_edges(batch), document_edges(static_cast<size_t>(p.count));
+    Errors errors;
+    double slopes = 0;
+    const double row_weight = p.options.reduction == NEGCOS_REDUCTION_MEAN ? static_cast<double>(batch) : 1;
+    for (size_t i = 0; i < batch; ++i) {
+        double of_query = 0;
+        for (size_t k = 0; k < exact.candidates[i].size(); ++k) {
+            const size_t j = static_cast<size_t>(exact.candidates[i][k]);
+            const double g = std::abs(static_cast<double>(exact.slopes[i][k]));
+            of_query += g;
+            ++query_edges[i];
+            ++document_edges[j];
+            for (size_t c = 0; c < dim; ++c) {
+                query_terms[i * dim + c] += g * std::abs(static_cast<double>(p.documents[j * dim + c])) / document_norm[j];
+                document_terms[j * dim + c] += g * std::abs(static_cast<double>(p.queries[i * dim + c])) / query_norm[i];
+            }
+        }
+        slopes += of_query;
+        const double loss = static_cast<double>(exact.losses[i]);
+        const double error = static_cast<double>(static_cast<Quad>(static_cast<double>(got.losses[i])) - exact.losses[i]);
+        const double most = bound.loss(loss, of_query * row_weight) + 1.01 * last_rounding<E>(loss);
+        errors.of_bound = std::max(errors.of_bound, std::abs(error) / most);
+    }
+    const double loss = static_cast<double>(exact.loss);
+    const double error = std::abs(static_cast<double>(static_cast<Quad>(got.numbers.loss) - exact.loss)) / kEps<E>;
+    errors.loss_strict = error / loss;
+    errors.loss_conditioned = error / std::max(loss, bound.factor * slopes);
+    gradient_errors(bound, p.queries, got.grad_queries, exact.grad_queries, query_terms, query_edges, dim,
+                    errors.queries_strict, errors.queries_conditioned, errors.of_bound);
+    gradient_errors(bound, p.documents, got.grad_documents, exact.grad_documents, document_terms, document_edges, dim,
+                    errors.documents_strict, errors.documents_conditioned, errors.of_bound);
+    return errors;
+}
+
+// What is promised. The loss is within 10 eps of the exact one, relative to it or to |F| sum |g|, what it moves by when
+// similarities move by eps. Gradients are, normwise, within 20 eps of what they are summed up from; their weights are
+// exponentials of logits, so that beyond the layer's own scale of 20 their errors grow with |F|.
+template <class E>
+void check(const Problem<E>& p, const Errors& e) {
+    const double factor = std::abs(p.options.scale / p.options.temperature);
+    CHECK(e.loss_conditioned <= 10);
+    CHECK(e.queries_conditioned <= 20 * std::max(1.0, factor / 20));
+    CHECK(e.documents_conditioned <= 20 * std::max(1.0, factor / 20));
+    CHECK(e.of_bound <= 1);
+}
+
+}  // namespace accuracy
+
+#endif

@@ -3,7 +3,9 @@
 // The ends of every range: empty and tiny batches, zero rows, huge, tiny and subnormal numbers, NaN and Inf.
 #include <functional>
 
+#include "half.hpp"
 #include "harness.hpp"
+#include "modes.hpp"
 
 namespace {
 
@@ -113,7 +115,8 @@ void subnormal_rows(negcos::Context& context, int32_t sampling) {
 template <class T>
 void contained(negcos::Context& context, int32_t sampling, int32_t rounds) {
     const T tolerance = rounds == 2 || sampling == NEGCOS_SAMPLING_ALL ? 0 : 16 * std::numeric_limits<T>::epsilon();
-    for (const T bad : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity()}) {
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    for (const T bad : {std::numeric_limits<T>::quiet_NaN(), inf, -inf}) {
         Problem<T> p(20, 20, 9, 4);
         p.options.sampling = sampling;
         p.options.rounds = sampling == NEGCOS_SAMPLING_ALL ? 0 : rounds;
@@ -140,6 +143,105 @@ void contained(negcos::Context& context, int32_t sampling, int32_t rounds) {
                 CHECK(std::isnan(out.grad_documents[j * 9]) == met);
             }
     }
+}
+
+// NaN or Inf in a document reaches the queries that have it as a candidate, and no other.
+template <class T>
+void contained_document(negcos::Context& context, int32_t sampling) {
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    for (const T bad : {std::numeric_limits<T>::quiet_NaN(), inf, -inf}) {
+        Problem<T> p(20, 24, 9, 4);
+        p.options.sampling = sampling;
+        p.options.rounds = 2;
+        p.documents[5 * 9 + 3] = bad;
+        const auto out = run(context, p);
+        CHECK(std::isnan(out.numbers.loss));
+        for (size_t i = 0; i < 20; ++i) {
+            bool met = i == 5 || sampling == NEGCOS_SAMPLING_ALL;
+            for (size_t r = 0; r < 2 && !met; ++r) met = out.negatives[2 * i + r] == 5;
+            CHECK(std::isnan(out.losses[i]) == met);
+            for (size_t c = 0; c < 9; ++c) CHECK(std::isnan(out.grad_queries[i * 9 + c]) == met);
+        }
+        CHECK(std::isnan(out.grad_documents[5 * 9]));
+    }
+}
+
+// Rows of 1e30 and of 1e-30 beside ordinary ones, all finite and as the oracle has them.
+template <class T>
+void mixed_rows(negcos::Context& context, int32_t sampling) {
+    Problem<T> p(12, 14, 19, 8);
+    p.options.sampling = sampling;
+    p.options.norm_floor = 0;
+    for (const int64_t i : {1, 6}) scale_row(p.queries, 19, i, 1e30);
+    for (const int64_t i : {2, 7}) scale_row(p.queries, 19, i, 1e-30);
+    for (const int64_t j : {1, 7, 12}) scale_row(p.documents, 19, j, 1e-30);
+    for (const int64_t j : {2, 8, 13}) scale_row(p.documents, 19, j, 1e30);
+    check_against_oracle(p, run(context, p));
+}
+
+// Flush-to-zero changes nothing of ordinary rows, and leaves subnormal rows finite: zero, where they are read as such.
+template <class T>
+void flushed(negcos::Context& context, int32_t sampling) {
+    Problem<T> p(33, 37, 19, 8);
+    p.options.sampling = sampling;
+    p.options.rounds = 5;
+    const std::string expected = run(context, p).bytes();
+    for (size_t c = 0; c < 19; ++c) p.queries[c] = static_cast<T>(c + 1) * std::numeric_limits<T>::denorm_min();
+    const Problem<T> tiny = p;
+    p = Problem<T>(33, 37, 19, 8);
+    p.options = tiny.options;
+    const modes::FlushToZero flush;
+    CHECK(run(context, p).bytes() == expected);
+    const auto out = run(context, tiny);
+    CHECK(out.numbers.zero_rows <= 1);
+    CHECK(std::isfinite(out.numbers.loss));
+    for (const auto* v : {&out.losses, &out.grad_queries, &out.grad_documents})
+        for (const T x : *v) CHECK(std::isfinite(x));
+}
+
+// Every document twice or more: a tie each, and each counts.
+template <class T>
+void duplicates(negcos::Context& context, int32_t sampling) {
+    Problem<T> p(24, 30, 13, 9);
+    p.options.sampling = sampling;
+    p.options.rounds = 6;
+    for (size_t j = 1; j < 30; j += 1)
+        for (size_t c = 0; c < 13; ++c) p.documents[j * 13 + c] = p.documents[(j % 3) * 13 + c];
+    const auto out = run(context, p);
+    check_against_oracle(p, out);
+    if (sampling == NEGCOS_SAMPLING_ALL) CHECK(out.numbers.accuracy == 0);
+}
+
+// 16-bit rows: whatever happens to them, it is what happens to the same rows in f32.
+template <class H>
+void half_rows(negcos::Context& context, int32_t sampling) {
+    using Limits = std::numeric_limits<H>;
+    for (const H bad : {Limits::quiet_NaN(), Limits::infinity(), H(-static_cast<double>(Limits::infinity())), H(0.0),
+                        Limits::denorm_min(), Limits::max()})
+        for (const int64_t batch : {1, 2, 19})
+            for (const int64_t dim : {1, 9, 40}) {
+                INFO("value " << static_cast<double>(bad) << " B " << batch << " d " << dim);
+                Problem<H> p(batch, batch + 2, dim, 5);
+                p.options.sampling = sampling;
+                p.options.rounds = 3;
+                for (int64_t c = 0; c < dim; ++c) p.queries[static_cast<size_t>(c)] = bad;
+                p.documents[static_cast<size_t>(batch * dim)] = bad;
+                Problem<float> wide(batch, batch + 2, dim, 5);
+                wide.options = p.options;
+                for (size_t k = 0; k < p.queries.size(); ++k) wide.queries[k] = static_cast<float>(p.queries[k]);
+                for (size_t k = 0; k < p.documents.size(); ++k) wide.documents[k] = static_cast<float>(p.documents[k]);
+                const auto got = run(context, p);
+                const auto expected = run(context, wide);
+                CHECK(got.numbers.zero_rows == expected.numbers.zero_rows);
+                CHECK((got.numbers.loss == expected.numbers.loss ||
+                       (std::isnan(got.numbers.loss) && std::isnan(expected.numbers.loss))));
+                int64_t wrong = 0;
+                for (size_t k = 0; k < got.grad_queries.size(); ++k)
+                    wrong += got.grad_queries[k].bits != H(static_cast<double>(expected.grad_queries[k])).bits;
+                for (size_t k = 0; k < got.grad_documents.size(); ++k)
+                    wrong += got.grad_documents[k].bits != H(static_cast<double>(expected.grad_documents[k])).bits;
+                CHECK(wrong == 0);
+            }
 }
 
 template <class T>
@@ -210,6 +312,36 @@ TEST_SUITE("unit") {
             each<double>("edges: NaN and Inf contained, f64", [=](negcos::Context& context, int32_t sampling) {
                 contained<double>(context, sampling, rounds);
             });
+    }
+    TEST_CASE("edges: NaN and Inf in a document, f32") {
+        each<float>("edges: NaN and Inf in a document, f32", contained_document<float>);
+    }
+    TEST_CASE("edges: NaN and Inf in a document, f64") {
+        each<double>("edges: NaN and Inf in a document, f64", contained_document<double>);
+    }
+    TEST_CASE("edges: rows of 1e30 and 1e-30, f32") {
+        each<float>("edges: rows of 1e30 and 1e-30, f32", mixed_rows<float>);
+    }
+    TEST_CASE("edges: rows of 1e30 and 1e-30, f64") {
+        each<double>("edges: rows of 1e30 and 1e-30, f64", mixed_rows<double>);
+    }
+    TEST_CASE("edges: flush to zero, f32") {
+        each<float>("edges: flush to zero, f32", flushed<float>);
+    }
+    TEST_CASE("edges: flush to zero, f64") {
+        each<double>("edges: flush to zero, f64", flushed<double>);
+    }
+    TEST_CASE("edges: duplicated documents, f32") {
+        each<float>("edges: duplicated documents, f32", duplicates<float>);
+    }
+    TEST_CASE("edges: duplicated documents, f64") {
+        each<double>("edges: duplicated documents, f64", duplicates<double>);
+    }
+    TEST_CASE("edges: rows of f16") {
+        each<half::F16>("edges: rows of f16", half_rows<half::F16>);
+    }
+    TEST_CASE("edges: rows of bf16") {
+        each<half::BF16>("edges: rows of bf16", half_rows<half::BF16>);
     }
     TEST_CASE("edges: scales, f32") {
         each<float>("edges: scales, f32", scales<float>);

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs test_digests and compares the SHA-256 of what every call gave with tests/golden/digests.txt.
 
-    digests.py [--update] GOLDEN COMMAND...
+    digests.py [--update | --only DTYPE] GOLDEN COMMAND...
 
---update writes the file anew: a change of bits is a change of behaviour, to be reviewed as one.
+--only: the calls of one type. --update writes the file anew: a change of bits is a change of behaviour, to be reviewed as one. The command runs under
+$NEGCOS_EMULATOR where that is set.
 """
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -26,8 +28,10 @@ def frames(stream):
 
 
 def main():
-    update = sys.argv[1] == "--update"
-    golden, *command = sys.argv[2 if update else 1 :]
+    update, only = sys.argv[1] == "--update", sys.argv[2] if sys.argv[1] == "--only" else ""
+    golden, *command = sys.argv[3 if only else 2 if update else 1 :]
+    if only:
+        command.append(f"--test-case=digests: {only}")
     got = {}
     read_end, write_end = os.pipe()
 
@@ -39,6 +43,7 @@ def main():
     reader = threading.Thread(target=hash_all)
     reader.start()
     environment = dict(os.environ, NEGCOS_DIGESTS_OUT=f"/dev/fd/{write_end}")
+    command = shlex.split(os.environ.get("NEGCOS_EMULATOR", "")) + command
     process = subprocess.Popen(command, env=environment, pass_fds=[write_end])
     os.close(write_end)
     status = process.wait()
@@ -53,7 +58,7 @@ def main():
         return 0
     with open(golden, encoding="utf-8") as file:
         lines = [line.rstrip("\n").split("  ", 1) for line in file if not line.startswith("#")]
-    expected = {name: digest for digest, name in lines}
+    expected = {name: digest for digest, name in lines if name.startswith(only + " " if only else "")}
     wrong = [name for name in {**expected, **got} if expected.get(name) != got.get(name)]
     for name in wrong[:20]:
         print(f"digests: {name}: {got.get(name, 'absent')}, expected {expected.get(name, 'none')}")

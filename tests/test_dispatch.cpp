@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Which kernels run on which CPU, with CPUs made up.
+#include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "dispatch.hpp"
 #include "harness.hpp"
@@ -51,6 +53,42 @@ TEST_SUITE("unit") {
         CHECK(selected(kAvx2, nullptr, nullptr) == "scalar");  // without FMA
         CHECK(selected(kWithAvx2 & ~uint32_t{kF16c}, nullptr, nullptr) == "scalar");
         CHECK(selected(kWithAvx512 & ~uint32_t{kFma}, nullptr, nullptr) == "scalar");
+    }
+
+    // tests/everywhere.sh says what the machine that it emulates must select.
+    TEST_CASE("dispatch: what this machine selects is the best that it can run") {
+        std::string best;
+        for (int32_t k = isa_count() - 1; k >= 0; --k)
+            if (isa_available(isa_name(k), cpu_features())) best = isa_name(k);
+        if (const char* expected = std::getenv("NEGCOS_EXPECTED_ISA")) CHECK(best == expected);
+        CHECK(selected(cpu_features(), nullptr, nullptr) == best);
+    }
+
+    // Each processor below this one, feature by feature, newest first: what it selects gives the same bits.
+    TEST_CASE("dispatch: features switched off one by one, the same bits") {
+        harness::Problem<float> p(37, 41, 29, 3);
+        p.options.rounds = 5;
+        uint32_t features = cpu_features();
+        std::set<std::string> ran;
+        std::string expected;
+        for (const uint32_t off : {0u, +kAvx512vl, +kAvx512bw, +kAvx512dq, +kAvx512cd, +kAvx512f, +kF16c, +kFma, +kAvx2, +kNeon}) {
+            for (const uint32_t mask : {features & ~off, cpu_features() & ~off}) {  // all newer ones off, and this alone
+                const std::string isa = selected(mask, nullptr, nullptr);
+                INFO(isa << " without feature " << off);
+                CHECK(isa_available(isa.c_str(), mask));
+                negcos::Context context = harness::context(isa);
+                const std::string bytes = harness::run(context, p).bytes();
+                if (expected.empty()) expected = bytes;
+                CHECK(bytes == expected);
+                ran.insert(isa);
+            }
+            features &= ~off;
+        }
+        CHECK(features == 0);
+        CHECK(selected(features, nullptr, nullptr) == "scalar");
+        size_t runnable = 0;
+        for (int32_t k = 0; k < isa_count(); ++k) runnable += isa_available(isa_name(k), cpu_features());
+        CHECK(ran.size() == (runnable));
     }
 
     TEST_CASE("dispatch: a name is that set or an error") {

@@ -1,0 +1,90 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every test, on this machine and on those that it can stand in for: NEON under qemu, older x86 processors under qemu,
+# and newer xsimd. The last line counts all of them.
+#   everywhere.sh BUILD [--slow]       --slow: the suite `slow` too
+set -u
+build=$1
+slow=${2:-}
+root=$(cd "$(dirname "$0")/.." && pwd)
+skips=$(mktemp)
+status=0
+
+# suites NAME BUILD ARGUMENT...: runs them and keeps their log as NAME.
+logs=
+suites() {
+    name=$1 folder=$2
+    shift 2
+    echo "== $name"
+    meson test -C "$folder" --no-rebuild --print-errorlogs --logbase "$name" "$@" || status=1
+    logs="$logs $folder/meson-logs/$name.json"
+}
+skip() {
+    echo "SKIP: $1" >> "$skips"
+}
+
+# On emulated machines threads are slow, and the same: their digests are taken with one.
+emulated_suites() {
+    name=$1 folder=$2
+    shift 2
+    NEGCOS_DIGESTS_THREADS='' suites "$name" "$folder" --timeout-multiplier 4 "$@"
+}
+
+if [ -n "$slow" ]; then suites testlog "$build"; else suites testlog "$build" --no-suite slow; fi
+
+machine=$(uname -m)
+if [ "$machine" = aarch64 ]; then
+    skip "neon under qemu: this machine runs it natively"
+elif ! command -v aarch64-linux-gnu-g++ > /dev/null || ! command -v qemu-aarch64 > /dev/null; then
+    skip "neon under qemu: no aarch64-linux-gnu-g++ or no qemu-aarch64 here"
+else
+    export NEGCOS_EMULATOR='qemu-aarch64 -L /usr/aarch64-linux-gnu'
+    if "$root/tests/cross.sh" "$build/neon"; then
+        emulated_suites neon "$build/neon" --suite unit --suite bits --suite accuracy ${slow:+--suite slow}
+    else
+        status=1
+    fi
+fi
+
+# emulated PROCESSOR ISA: the same programs on an older processor, where ISA is the best that runs.
+emulated() {
+    if [ "$machine" != x86_64 ] || ! command -v qemu-x86_64 > /dev/null; then
+        skip "$1 under qemu: no qemu-x86_64 on an x86-64 machine here"
+    elif ! qemu-x86_64 -cpu "$1" "$build/src/cli/negcos" info 2> /dev/null | grep -q "selected.*$2"; then
+        skip "$1 under qemu: this qemu does not run $2 there"
+    else
+        export NEGCOS_EMULATOR="qemu-x86_64 -cpu $1" NEGCOS_EXPECTED_ISA="$2"
+        shift 2
+        emulated_suites "$(echo "$NEGCOS_EMULATOR" | sed 's/.* //')" "$build" --wrapper "$root/tests/emulated.sh" "$@"
+        unset NEGCOS_EXPECTED_ISA
+    fi
+}
+emulated Haswell avx2 --suite unit ${slow:+--suite bits --suite accuracy}
+emulated Nehalem scalar --suite unit ${slow:+--suite bits --suite accuracy}
+unset NEGCOS_EMULATOR
+
+# newer_xsimd SUITE: as xsimd is in that suite of Debian's, the same digests.
+newer_xsimd() {
+    folder=$build/xsimd-$1
+    if ! version=$("$root/tests/newer_xsimd.sh" "$1" "$folder/debian" 2> "$skips.why"); then
+        skip "xsimd of Debian $1: $(cat "$skips.why")"
+        return
+    fi
+    if PKG_CONFIG_PATH=$(cd "$folder/debian/lib/pkgconfig" && pwd) meson setup --wipe "$folder/build" "$root" \
+        -Dcommand=false -Dexamples=false -Dwerror="${NEGCOS_WERROR:-false}" > "$folder/log" 2>&1 &&
+        grep -q "xsimd found: YES $version" "$folder/log" && ninja -C "$folder/build" --quiet tests/test_digests; then
+        NEGCOS_DIGESTS_THREADS='' suites "xsimd-$version" "$folder/build" --suite bits digests_f32 digests_f64 digests_f16 digests_bf16
+    else
+        cat "$folder/log"
+        echo "FAILED: the build with xsimd $version"
+        status=1
+    fi
+}
+newer_xsimd trixie
+newer_xsimd forky
+
+# shellcheck disable=SC2086
+"$root/tests/summary.py" --skips "$skips" $logs || status=1
+rm -f "$skips" "$skips.why"
+exit $status

@@ -18,6 +18,7 @@ struct Small {
     uint16_t bits = 0;
 
     Small() = default;
+    bool operator==(const Small&) const = default;
     explicit Small(double value) {
         const uint16_t sign = static_cast<uint16_t>(std::signbit(value) ? 0x8000 : 0);
         constexpr int kInfinity = (2 * kMaxExponent + 1) << kMantissa;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // negcos loss: reads the arrays, evaluates once, prints the numbers and writes the arrays that were asked for.
+#include <openssl/evp.h>
+
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <limits>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "commands.hpp"
@@ -47,10 +51,11 @@ struct Target {
         return {elements.data(), rows, cols, cols, dtype_of_file(type), 0};
     }
 
-    Output output() const {
-        const size_t bytes = static_cast<size_t>(rows) * static_cast<size_t>(cols) * npy_size(type);
-        return {option, *path, npy_preamble(type, rows, cols), {elements.data(), path ? bytes : 0}};
+    size_t size() const {
+        return path ? static_cast<size_t>(rows) * static_cast<size_t>(cols) * npy_size(type) : 0;
     }
+
+    Output output() const { return {option, *path, npy_preamble(type, rows, cols), {elements.data(), size()}}; }
 };
 
 // --negatives settles the sampling and the rounds; what else was said must agree.
@@ -79,6 +84,25 @@ void settle_sampling(const LossArguments& a, const Array* negatives, int64_t que
     if (sentence.starts_with("batch.documents")) throw Failure(a.documents + ": " + sentence);
     if (sentence.starts_with("batch.negatives") && a.negatives) throw Failure(*a.negatives + ": " + sentence);
     throw error;
+}
+
+// SHA-256 of the numbers and of the elements of every array that was asked for, in this order and as they lie in memory
+// on a little-endian machine: two calls with equal digests gave the same bits.
+std::string digest_of(const Result& result, const std::vector<Target*>& targets) {
+    static_assert(std::endian::native == std::endian::little);
+    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> state(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+    bool good = state && EVP_DigestInit_ex(state.get(), EVP_sha256(), nullptr);
+    const auto add = [&](const void* data, size_t size) { good = good && EVP_DigestUpdate(state.get(), data, size); };
+    const double numbers[] = {result.loss, result.grad_scale, result.accuracy, result.mean_reciprocal_rank};
+    add(numbers, sizeof numbers);
+    add(&result.zero_rows, sizeof result.zero_rows);
+    for (const Target* target : targets) add(target->elements.data(), target->size());
+    unsigned char bytes[EVP_MAX_MD_SIZE];
+    unsigned size = 0;
+    if (!good || !EVP_DigestFinal_ex(state.get(), bytes, &size)) throw Failure("libcrypto could not compute a SHA-256");
+    std::string text;
+    for (unsigned k = 0; k < size; ++k) text += "0123456789abcdef"[bytes[k] >> 4], text += "0123456789abcdef"[bytes[k] & 15];
+    return text;
 }
 
 std::string decimal(double value) {
@@ -176,7 +200,8 @@ void run_loss(const LossArguments& a) {
                                                {"threading", threading},
                                                {"zero_rows", result.zero_rows},
                                                {"excluded", result.excluded},
-                                               {"milliseconds", elapsed.count()}};
+                                               {"milliseconds", elapsed.count()},
+                                               {"digest", digest_of(result, targets)}};
         print(object.dump() + "\n");
     } else {
         print(table({{"loss", decimal(result.loss)},

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "../half.hpp"
 #include "../harness.hpp"
 #include "cli/npy.hpp"
 
@@ -34,6 +35,7 @@ void write_file(const fs::path& path, const std::string& bytes) {
 
 template <class T>
 constexpr NpyType npy_type = sizeof(T) == 8          ? NpyType::f8
+                             : sizeof(T) == 2        ? NpyType::f2
                              : std::is_integral_v<T> ? NpyType::i4
                                                      : NpyType::f4;
 
@@ -96,6 +98,17 @@ struct Inputs : Folder {
     }
 };
 
+// As coreutils compute it.
+std::string sha256(const fs::path& path, const std::string& bytes) {
+    write_file(path, bytes);
+    FILE* pipe = popen(("sha256sum '" + path.string() + "'").c_str(), "r");
+    REQUIRE(pipe);
+    char text[65] = "";
+    CHECK(std::fread(text, 1, 64, pipe) == 64);
+    pclose(pipe);
+    return text;
+}
+
 template <class T>
 void agrees_with_library() {
     Folder folder;
@@ -122,7 +135,7 @@ void agrees_with_library() {
     CHECK(elements<int32_t>(read_file(folder.path / "n.npy"), 50, 7) == expected.negatives);
 
     const auto object = nlohmann::json::parse(folder.out);
-    CHECK(object.size() == 15);
+    CHECK(object.size() == 16);
     CHECK(object["loss"] == expected.numbers.loss);
     CHECK(object["accuracy"] == expected.numbers.accuracy);
     CHECK(object["mean_reciprocal_rank"] == expected.numbers.mean_reciprocal_rank);
@@ -131,13 +144,16 @@ void agrees_with_library() {
     CHECK(object["documents"] == 60);
     CHECK(object["dim"] == 19);
     CHECK(object["rounds"] == 7);
-    CHECK(object["dtype"] == (sizeof(T) == 4 ? "f32" : "f64"));
+    CHECK(object["dtype"] == (sizeof(T) == 2 ? "f16" : sizeof(T) == 4 ? "f32" : "f64"));
     CHECK(object["isa"] == "scalar");
     CHECK(object["threads"] == 1);
     CHECK(object["threading"] == "serial");
     CHECK(object["zero_rows"] == 0);
     CHECK(object["excluded"] == 0);
     CHECK(object["milliseconds"].get<double>() > 0);
+    auto digested = expected;
+    digested.logits.clear();  // the command has none
+    CHECK(object["digest"] == sha256(folder.path / "bytes", digested.bytes()));
 
     // The negatives written are read back: the same losses.
     REQUIRE(folder.run("loss q.npy d.npy --negatives n.npy --scale 12.5 --temperature 0.5 --losses l2.npy") == 0);
@@ -156,6 +172,24 @@ TEST_SUITE("cli") {
     }
     TEST_CASE("cli: loss agrees with the library, f64") {
         agrees_with_library<double>();
+    }
+
+    TEST_CASE("cli: loss agrees with the library, f16") {
+        agrees_with_library<half::F16>();
+    }
+
+    TEST_CASE("cli: one digest for every instruction set and thread count, another for other outputs") {
+        Inputs in;
+        const auto digest = [&](const std::string& options) {
+            REQUIRE(in.run("loss q.npy d.npy --json --grad-queries g.npy " + options) == 0);
+            return nlohmann::json::parse(in.out)["digest"].get<std::string>();
+        };
+        const std::string expected = digest("--isa scalar --threading serial");
+        CHECK(expected.size() == 64);
+        for (const std::string& isa : isas("cli: one digest"))
+            for (const char* threads : {"1", "3"}) CHECK(digest("--isa " + isa + " --threads " + threads) == expected);
+        CHECK(digest("--losses l.npy") != expected);
+        CHECK(digest("--seed 1") != expected);
     }
 
     TEST_CASE("cli: every option that this version has changes what it should") {

@@ -40,6 +40,7 @@ cpu = 'aarch64'
 endian = 'little'
 END
 
+export NEGCOS_EMULATOR="${NEGCOS_EMULATOR:-qemu-aarch64 -L /usr/aarch64-linux-gnu}"
 again=
 [ ! -f "$build/build.ninja" ] || again=--reconfigure
 # shellcheck disable=SC2086

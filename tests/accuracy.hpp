@@ -36,7 +36,8 @@ struct Case {
 };
 
 // Documents lean towards their queries, but for nearly parallel rows: those differ by a thousandth of their length, or
-// by a few units of the last place of 16-bit types.
+// by a few units of the last place of 16-bit types. No query is given its own positive as a negative: the two cancel
+// in the exact gradient, and all that an error could be relative to with them.
 template <class E>
 Problem<E> problem_of(const Case& c) {
     Problem<E> p(c.batch, c.batch, c.dim, 1);
@@ -64,30 +65,29 @@ Problem<E> problem_of(const Case& c) {
         p.documents[k] = static_cast<E>(draw(k) + lean * static_cast<double>(p.queries[k]));
     p.options.scale = c.scale;
     p.options.seed = 5;
-    p.options.sampling = c.rounds < 0 ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_SHUFFLE;
+    p.options.sampling = c.rounds < 0 ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_DERANGEMENT;
     p.options.rounds = std::max(c.rounds, 0);
     return p;
 }
 
 /*
- * The bound. u = eps/2 is the unit roundoff of the working type T, m the length of a lane's chain of FMAs (dim over the
- * lanes, rounded up) plus the 4 additions of the tree, F = scale / temperature, hats are rows over their norms.
+ * The bound. u = eps/2 is the unit roundoff of the working type T; m counts the roundings on the way of a product into
+ * a sum over columns: the chain of FMAs of its lane, at most 32, the blocks of 32, and the 4 additions of the tree.
+ * F = scale / temperature, hats are rows over their norms.
  * First-order terms are counted; where a rounding meets |F|, the exponential of its size is taken (expm1 below).
  *
  *   squared norm     relative m u; sqrt halves it; sqrt, division and the cast to T add 3 u: inverse norms i = m/2 + 3.
- *   similarity       the dot product is a chain of L = m (gather) or dim (tiles, one chain an element) FMAs, whose error
- *                    is L u times sum |q_c d_c| <= |q||d|. Two inverses 2 i u and their products 2 u; tiles round the
- *                    two unit rows instead, the same: kappa = L + 2 i + 2.
- *   logit - shift    the cast of F, the difference (at most 2) and the product: 6 |F| u, and once more where tiles go
- *                    over from a chunk's shift to the row's. Logits are off by at most |F| (kappa + 12) u.
- *   loss             log-sum-exp moves by sum_k |g_k| times that. exp is good to 3 u, twice for tiles, its sums to 36 u
- *                    (chains of 512 over the lanes, then double), relative to 1 - p <= loss; log in double; 1 for the rest.
- *   weights g        p = e / sum: twice the logits' error and 2 x 3 + 36 + 3 (division in double, cast, product), each
- *                    relative: w = expm1(2 |F| (kappa + 12) u) / u + 50.
- *   their sum        times inverse norm i + 1 (tiles: rounded unit rows, the same + 1), n FMAs in a chain:
- *                    S_c = sum_k |g_k| |x_c| is off by at most (w + i + 2 + n) u S_c.
- *   projection       its dot product with the row sums |.| <= R = sum_c S_c |q_c|: (w + i + 2 + n + m + 2 i + 4) u R.
- *   last products    inverse norm, F, rescaling: i + 3.
+ *   similarity       the dot product has L = m (gather) or min(dim, 256) + dim / 256 (tiles, one chain of FMAs an
+ *                    element, cut at 256) roundings; its error is L u times sum |q_c d_c| <= |q||d|. Two inverses 2 i u
+ * and their products 2 u; tiles round the two unit rows instead, the same: kappa = L + 2 i + 2. logit - shift    the
+ * cast of F, the difference (at most 2) and the product: 6 |F| u, and once more where tiles go over from a chunk's
+ * shift to the row's. Logits are off by at most |F| (kappa + 12) u. loss             log-sum-exp moves by sum_k |g_k|
+ * times that. exp is good to 3 u, twice for tiles, its sums to 36 u (chains of 512 over the lanes, then double),
+ * relative to 1 - p <= loss; log in double; 1 for the rest. weights g        p = e / sum: twice the logits' error and 2
+ * x 3 + 36 + 3 (division in double, cast, product), each relative: w = expm1(2 |F| (kappa + 12) u) / u + 50. their sum
+ * times inverse norm i + 1 (tiles: rounded unit rows, the same + 1), n FMAs in a chain: S_c = sum_k |g_k| |x_c| is off
+ * by at most (w + i + 2 + n) u S_c. projection       its dot product with the row sums |.| <= R = sum_c S_c |q_c|: (w +
+ * i + 2 + n + m + 2 i + 4) u R. last products    inverse norm, F, rescaling: i + 3.
  *
  *   |element - exact| <= u |F| / |q| (w + n + m + 4 i + 9) (S_c + R |q_c|), and what falls below the range of T: exps
  *   under 2^-126 are 0, the smallest gradients are subnormal. 16-bit outputs are rounded once more.
@@ -99,10 +99,12 @@ struct Bound {
         using T = Working<E>;
         const double lanes = 64.0 / sizeof(T), dim = static_cast<double>(p.dim);
         u = kEps<E> / 2;
-        m = std::ceil(dim / lanes) + 4;
+        const double vectors = std::ceil(dim / lanes);
+        m = std::min(vectors, 32.0) + std::ceil(vectors / 32) + 4;
+        const double scores = tiles ? std::min(dim, 256.0) + std::ceil(dim / 256) : m;
         i = m / 2 + 3;
         factor = std::abs(p.options.scale / p.options.temperature);
-        logit = factor * ((tiles ? dim : m) + 2 * i + 2 + 12) * u;
+        logit = factor * (scores + 2 * i + 2 + 12) * u;
         weights = std::expm1(2 * logit) / u + 50;
         floor = std::numeric_limits<T>::min() * 64;
     }
@@ -119,9 +121,10 @@ double last_rounding(double exact) {
            0.5000001;
 }
 
-// Errors of one call. `strict` is relative to the exact result; `conditioned` to what it was summed up from, which is as
-// much larger as terms cancel: |F| sum |g| for the loss, |F|/|q| (S + R |q_c|) for gradients. `of_bound` is the largest
-// share of the bound that any element took.
+// Errors of one call. `strict` is relative to the exact result; `conditioned` to what it was summed up from, which is
+// as much larger as terms cancel: |F| sum |g| for the loss, |F|/|q| (S + R |q_c|) for gradients. The last rounding to
+// 16 bits and what falls below the range of T are no part of them. `of_bound` is the largest share of the bound that
+// any element took.
 struct Errors {
     double loss_strict = 0, loss_conditioned = 0;
     double queries_strict = 0, queries_conditioned = 0, documents_strict = 0, documents_conditioned = 0;
@@ -138,9 +141,8 @@ double norm_of(const std::vector<W>& v) {
 // One side's gradient: `terms` S and, beside, the rows that they belong to.
 template <class E>
 void gradient_errors(const Bound<E>& bound, const std::vector<E>& rows, const std::vector<E>& got,
-                     const std::vector<Quad>& exact, const std::vector<double>& terms,
-                     const std::vector<double>& edges, size_t dim, double& strict, double& conditioned,
-                     double& of_bound) {
+                     const std::vector<Quad>& exact, const std::vector<double>& terms, const std::vector<double>& edges,
+                     size_t dim, double& strict, double& conditioned, double& of_bound) {
     std::vector<double> error(got.size()), condition(got.size());
     for (size_t i = 0; i < edges.size(); ++i) {
         double squared = 0, along = 0;
@@ -154,10 +156,10 @@ void gradient_errors(const Bound<E>& bound, const std::vector<E>& rows, const st
             const double wanted = static_cast<double>(exact[k]), last = last_rounding<E>(wanted);
             error[k] = std::abs(static_cast<double>(static_cast<Quad>(static_cast<double>(got[k])) - exact[k]));
             condition[k] = bound.factor / norm * (terms[k] + along * unit);
-            const double most = bound.gradient(edges[i]) * condition[k] + 1.01 * last +
-                                bound.floor * (1 + edges[i] * bound.factor / norm);
-            of_bound = std::max(of_bound, error[k] / most);
-            error[k] = std::max(0.0, error[k] - last);
+            const double below_range = bound.floor * (1 + edges[i] * bound.factor / norm);
+            of_bound =
+                std::max(of_bound, error[k] / (bound.gradient(edges[i]) * condition[k] + 1.01 * last + below_range));
+            error[k] = std::max(0.0, error[k] - last - below_range);
         }
     }
     const double distance = norm_of(error) / kEps<E>;
@@ -192,20 +194,23 @@ Errors errors_of(const Problem<E>& p, const harness::Outputs<E>& got, const orac
             ++query_edges[i];
             ++document_edges[j];
             for (size_t c = 0; c < dim; ++c) {
-                query_terms[i * dim + c] += g * std::abs(static_cast<double>(p.documents[j * dim + c])) / document_norm[j];
-                document_terms[j * dim + c] += g * std::abs(static_cast<double>(p.queries[i * dim + c])) / query_norm[i];
+                query_terms[i * dim + c] +=
+                    g * std::abs(static_cast<double>(p.documents[j * dim + c])) / document_norm[j];
+                document_terms[j * dim + c] +=
+                    g * std::abs(static_cast<double>(p.queries[i * dim + c])) / query_norm[i];
             }
         }
         slopes += of_query;
         const double loss = static_cast<double>(exact.losses[i]);
-        const double error = static_cast<double>(static_cast<Quad>(static_cast<double>(got.losses[i])) - exact.losses[i]);
+        const double error =
+            static_cast<double>(static_cast<Quad>(static_cast<double>(got.losses[i])) - exact.losses[i]);
         const double most = bound.loss(loss, of_query * row_weight) + 1.01 * last_rounding<E>(loss);
         errors.of_bound = std::max(errors.of_bound, std::abs(error) / most);
     }
     const double loss = static_cast<double>(exact.loss);
     const double error = std::abs(static_cast<double>(static_cast<Quad>(got.numbers.loss) - exact.loss)) / kEps<E>;
-    errors.loss_strict = error / loss;
-    errors.loss_conditioned = error / std::max(loss, bound.factor * slopes);
+    errors.loss_strict = error / std::max(loss, bound.floor);
+    errors.loss_conditioned = error / std::max(std::max(loss, bound.factor * slopes), bound.floor);
     gradient_errors(bound, p.queries, got.grad_queries, exact.grad_queries, query_terms, query_edges, dim,
                     errors.queries_strict, errors.queries_conditioned, errors.of_bound);
     gradient_errors(bound, p.documents, got.grad_documents, exact.grad_documents, document_terms, document_edges, dim,

@@ -56,17 +56,21 @@ void finish_gradient(const T* total, const Row* row, T row_scale, double project
                      int64_t dim, E* gradient) {
     const Lanes<T> s = broadcast(row_scale);
     Lanes<T> along = broadcast(T(0));
+    if (projection != 0)
+        along = sum_blocks<T>(dim, [&](int64_t begin, int64_t end) {
+            Lanes<T> chain = broadcast(T(0));
+            for (; begin + kLanes<T> <= end; begin += kLanes<T>)
+                chain = multiply_add(load(total + begin), load(row + begin) * s, chain);
+            if (begin < end) {
+                const int rest = static_cast<int>(end - begin);
+                chain = multiply_add(load_first(total + begin, rest), load_first(row + begin, rest) * s, chain);
+            }
+            return chain;
+        });
     int64_t c = 0;
-    if (projection != 0) {
-        for (; c + kLanes<T> <= dim; c += kLanes<T>) along = multiply_add(load(total + c), load(row + c) * s, along);
-        if (c < dim) {
-            const int rest = static_cast<int>(dim - c);
-            along = multiply_add(load_first(total + c, rest), load_first(row + c, rest) * s, along);
-        }
-    }
     const Lanes<T> minus = broadcast(static_cast<T>(-projection * static_cast<double>(sum(along))));
     const Lanes<T> i = broadcast(inverse), f = broadcast(factor), r = broadcast(rescale);
-    for (c = 0; c + kLanes<T> <= dim; c += kLanes<T>)
+    for (; c + kLanes<T> <= dim; c += kLanes<T>)
         store(gradient + c, one_nan(multiply_add(minus, load(row + c) * s, load(total + c)) * i * f * r));
     if (c < dim) {
         const int rest = static_cast<int>(dim - c);

@@ -4,6 +4,7 @@
 #ifndef NEGCOS_KERNEL_NORMS_HPP
 #define NEGCOS_KERNEL_NORMS_HPP
 
+#include "kernel/dots.hpp"
 #include "kernel/simd.hpp"
 #include "kernels.hpp"
 
@@ -27,17 +28,18 @@ struct NormBounds<double> {
 template <class E, class T>
 T squared_norm(const E* row, int64_t dim, T rescale) {
     const Lanes<T> s = broadcast(rescale);
-    Lanes<T> total = broadcast(T(0));
-    int64_t c = 0;
-    for (; c + kLanes<T> <= dim; c += kLanes<T>) {
-        const Lanes<T> x = load(row + c) * s;
-        total = multiply_add(x, x, total);
-    }
-    if (c < dim) {
-        const Lanes<T> x = load_first(row + c, static_cast<int>(dim - c)) * s;
-        total = multiply_add(x, x, total);
-    }
-    return sum(total);
+    return sum(sum_blocks<T>(dim, [&](int64_t c, int64_t end) {
+        Lanes<T> total = broadcast(T(0));
+        for (; c + kLanes<T> <= end; c += kLanes<T>) {
+            const Lanes<T> x = load(row + c) * s;
+            total = multiply_add(x, x, total);
+        }
+        if (c < end) {
+            const Lanes<T> x = load_first(row + c, static_cast<int>(end - c)) * s;
+            total = multiply_add(x, x, total);
+        }
+        return total;
+    }));
 }
 
 // The largest magnitude in a row, NaN left out.

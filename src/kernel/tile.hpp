@@ -2,7 +2,8 @@
 //
 // Engine 2's inner loops: all documents as candidates. One micro-kernel multiplies a small tile kept in registers; the
 // scores and both gradients are that same product of a scalar from one side and a vector of lanes from the other. Each
-// output element is one chain of FMAs in the order of the inner index, so tile shapes cannot change the bits.
+// output element is one chain of FMAs in the order of the inner index, so tile shapes cannot change the bits; chains of
+// long rows are cut and added up.
 #ifndef NEGCOS_KERNEL_TILE_HPP
 #define NEGCOS_KERNEL_TILE_HPP
 
@@ -63,8 +64,7 @@ void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v)
-            acc[m][v] = p.add ? load(static_cast<const T*>(c) + m * p.c_row + v * p.c_vector) : broadcast(T(0));
+        for (int v = 0; v < kVectors; ++v) acc[m][v] = broadcast(T(0));
     const int64_t stride = p.a_stride, b_step = p.b_step, b_vector = p.b_vector;
     if constexpr (kLeft == Left::kRowsTogether) {
         for (int64_t k = p.steps; k > 0; --k) {
@@ -93,7 +93,10 @@ void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) store(c + m * p.c_row + v * p.c_vector, acc[m][v]);
+        for (int v = 0; v < kVectors; ++v) {
+            T* out = c + m * p.c_row + v * p.c_vector;
+            store(out, p.add ? load(static_cast<const T*>(out)) + acc[m][v] : acc[m][v]);
+        }
 }
 
 template <Left kLeft, int kRows, int kVectors, class T>
@@ -152,23 +155,32 @@ void tile_pack(const negcos::Rows<E>& rows, int64_t dim, Working<E>* units, Work
     }
 }
 
-// similarities of queries [first, first + rows) with a group of documents: scores[row][document].
+// Similarities of queries [first, first + rows) with a group of documents: scores[row][document]. An element is a chain
+// of its own, not one of kLanes: so its chains are shorter than in a gather's blocks.
+constexpr int64_t kScoreSteps = 256;
 template <class E>
-Product<Working<E>> score_product(const negcos::Tiles<E>& t, int64_t first, int64_t rows, int64_t document,
-                                  int64_t vectors, Working<E>* scores, int64_t stride) {
+void multiply_scores(const negcos::Tiles<E>& t, int64_t first, int64_t rows, int64_t document, int64_t vectors,
+                     Working<E>* scores, int64_t stride) {
     using T = Working<E>;
-    return {t.query_units + first * t.stride,
-            t.stride,
-            t.panels + document * t.width,
-            kLanes<T> * t.width,
-            kLanes<T>,
-            scores,
-            stride,
-            kLanes<T>,
-            rows,
-            vectors,
-            t.dim,
-            false};
+    Product<T> p{t.query_units + first * t.stride,
+                 t.stride,
+                 t.panels + document * t.width,
+                 kLanes<T> * t.width,
+                 kLanes<T>,
+                 scores,
+                 stride,
+                 kLanes<T>,
+                 rows,
+                 vectors,
+                 t.dim,
+                 false};
+    for (int64_t c = 0; c == 0 || c < t.dim; c += kScoreSteps) {
+        p.steps = t.dim - c < kScoreSteps ? t.dim - c : kScoreSteps;
+        multiply<Left::kStepsTogether>(p);
+        p.a += kScoreSteps;
+        p.b += kScoreSteps * p.b_step;
+        p.add = true;
+    }
 }
 
 // A block's scores against one chunk.
@@ -183,7 +195,7 @@ void tile_positives(const negcos::Tiles<E>& t, int64_t begin, int64_t end, Worki
     using T = Working<E>;
     for (int64_t first = begin; first < end; first += kLanes<T>) {
         const int64_t rows = end - first < kLanes<T> ? end - first : kLanes<T>;
-        multiply<Left::kStepsTogether>(score_product(t, first, rows, first, 1, scratch, kLanes<T>));
+        multiply_scores(t, first, rows, first, 1, scratch, kLanes<T>);
         for (int64_t r = 0; r < rows; ++r) t.positives[first + r] = scratch[r * kLanes<T> + r];
     }
 }
@@ -209,7 +221,8 @@ void tile_counts(const negcos::Tiles<E>& t, int64_t first, int64_t begin, int64_
 
 // The logits of one query's candidates that lie in the chunk [begin, begin + n), each in its slot.
 template <class E>
-void tile_logits(const negcos::Tiles<E>& t, int64_t query, const Working<E>* scores, int64_t begin, int64_t n, Working<E> factor) {
+void tile_logits(const negcos::Tiles<E>& t, int64_t query, const Working<E>* scores, int64_t begin, int64_t n,
+                 Working<E> factor) {
     using T = Working<E>;
     E* out = t.logits.data + query * t.logits.stride;
     const int32_t* negatives = t.candidates.negatives + query * t.candidates.row_stride;
@@ -275,8 +288,7 @@ void tile_scores(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_
     const Logits<T> logits(t.loss.factor);
     const int64_t begin = chunk * t.chunk;
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
-    multiply<Left::kStepsTogether>(
-        score_product(t, first, count, begin, pad_lanes<T>(n) / kLanes<T>, scores_of(t, chunk), t.score_stride));
+    multiply_scores(t, first, count, begin, pad_lanes<T>(n) / kLanes<T>, scores_of(t, chunk), t.score_stride);
     // A few rows at a time, first their tops, then their exps: so that no exp waits for the top just before it, and the
     // rows are still in the first-level cache.
     for (int64_t r = 0; r < count; r += kSoftmaxRows) {
@@ -343,7 +355,8 @@ negcos::Totals tile_combine(const negcos::Tiles<E>& t, int64_t first, int64_t co
 
 // What a block of queries adds to the gradient of one chunk of documents.
 template <class E>
-void tile_documents(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_t chunk, Working<E>* scratch) noexcept {
+void tile_documents(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_t chunk,
+                    Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk;
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
@@ -369,7 +382,8 @@ void tile_documents(const negcos::Tiles<E>& t, int64_t first, int64_t count, int
 
 // Rows [begin, end) of a block: their parts from all chunks in order, then the positive, then the norm's derivative.
 template <class E>
-void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, int64_t begin, int64_t end,
+                         Working<E>* scratch) noexcept {
     using T = Working<E>;
     const T factor = static_cast<T>(t.loss.factor);
     for (int64_t r = begin; r < end; ++r) {

@@ -160,9 +160,10 @@ int32_t evaluate_typed(Context& context, const negcos_options& options, const ne
                        negcos_result& result) {
     const bool all = options.sampling == NEGCOS_SAMPLING_ALL;
     // Norms are what tells NaN and Inf from numbers, and DOT has none.
-    const bool tiled = options.objective != NEGCOS_OBJECTIVE_BATCH_SOFTMAX &&
-                       (all || (options.similarity == NEGCOS_SIMILARITY_COSINE &&
-                                tiles_are_cheaper<Working<E>>(options.rounds, batch.documents.rows, batch.queries.cols)));
+    const bool tiled =
+        options.objective != NEGCOS_OBJECTIVE_BATCH_SOFTMAX &&
+        (all || (options.similarity == NEGCOS_SIMILARITY_COSINE &&
+                 tiles_are_cheaper<Working<E>>(options.rounds, batch.documents.rows, batch.queries.cols)));
     return evaluate_with<E>(context, options, batch, result, tiled);
 }
 

@@ -55,8 +55,8 @@ constexpr negcos::KernelTable<E> kTable = {
 namespace negcos {
 
 extern const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA);
-const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA) = {NEGCOS_TEXT(NEGCOS_KERNEL_ISA), philox_blocks, kTable<float>,
-                                                          kTable<double>, kTable<negcos::F16>, kTable<negcos::BF16>,
-                                                          log_each};
+const Kernels NEGCOS_JOIN(kernels_, NEGCOS_KERNEL_ISA) = {
+    NEGCOS_TEXT(NEGCOS_KERNEL_ISA), philox_blocks, kTable<float>, kTable<double>, kTable<negcos::F16>,
+    kTable<negcos::BF16>,           log_each};
 
 }  // namespace negcos

@@ -37,8 +37,8 @@ struct Small {
         // in units of the last place, and so in steps from 0: mantissa overflow carries into the exponent
         const double units = std::isinf(size) ? 0 : even(std::ldexp(size, kMantissa - place));
         const double steps = units + std::ldexp(static_cast<double>(place - least), kMantissa);
-        bits = static_cast<uint16_t>(sign | (std::isinf(size) || steps >= kInfinity ? kInfinity
-                                                                                    : static_cast<int>(steps)));
+        bits = static_cast<uint16_t>(sign |
+                                     (std::isinf(size) || steps >= kInfinity ? kInfinity : static_cast<int>(steps)));
     }
     explicit operator double() const {
         const int exponent = (bits & 0x7FFF) >> kMantissa, mantissa = bits & ((1 << kMantissa) - 1);

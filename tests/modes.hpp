@@ -42,7 +42,9 @@ public:
         set_control(before_ | uint64_t{1} << 24);
 #endif
     }
-    ~FlushToZero() { set_control(before_); }
+    ~FlushToZero() {
+        set_control(before_);
+    }
     FlushToZero(const FlushToZero&) = delete;
     FlushToZero& operator=(const FlushToZero&) = delete;
 

@@ -13,7 +13,10 @@ give_up() {
     echo "$1" >&2
     exit 1
 }
-command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null || give_up "no apt and dpkg here"
+for tool in apt-get dpkg-deb; do
+    command -v $tool > /dev/null || give_up "no $tool here"
+done
+# shellcheck disable=SC2016
 mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
     sed -n 's/^Debian Debian //p' | head -n 1)
 [ -n "$mirror" ] || give_up "apt here has no mirror of Debian's"

@@ -72,7 +72,7 @@ struct Result {
 // queries: B x d, documents: M x d, contiguous. negatives: B x rounds, -1 = absent; ignored with ALL.
 template <class T, class W = Wider<T>>
 Result<W> evaluate(const negcos_options& options, const std::vector<T>& queries, const std::vector<T>& documents,
-                          int64_t batch, int64_t count, int64_t dim, const std::vector<int32_t>& negatives) {
+                   int64_t batch, int64_t count, int64_t dim, const std::vector<int32_t>& negatives) {
     const W infinity = static_cast<W>(HUGE_VAL), nan = static_cast<W>(std::nan(""));
     const bool cosine = options.similarity == NEGCOS_SIMILARITY_COSINE;
     const bool all = options.sampling == NEGCOS_SAMPLING_ALL;
@@ -130,8 +130,7 @@ Result<W> evaluate(const negcos_options& options, const std::vector<T>& queries,
         slopes[static_cast<size_t>(i)].assign(list.size(), W(0));
         if (!all)
             for (size_t k = 0; k < list.size(); ++k)
-                result.logits.push_back(list[k] < 0 ? -infinity
-                                                    : scale * cos[k] / temperature);
+                result.logits.push_back(list[k] < 0 ? -infinity : scale * cos[k] / temperature);
     }
 
     if (options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) {

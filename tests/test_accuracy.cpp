@@ -3,8 +3,8 @@
 // Every instruction set and type against quadruple precision; prints the worst errors, in units of eps. The "large"
 // test cases are suite `slow`.
 //
-// NEGCOS_ACCURACY_OUT names a file for bench/peers/accuracy.py: each case of f32 and f64 as one line of JSON and the
-// arrays that it lists.
+// NEGCOS_ACCURACY_OUT names a file for bench/peers/accuracy.py: each case as one line of JSON, its inputs, what the
+// best instruction set gave, and the exact results.
 #include <cstdlib>
 #include <fstream>
 
@@ -46,17 +46,18 @@ void write_quads(std::ofstream& out, const std::vector<Quad>& values) {
 
 template <class E>
 void write_case(const char* dtype, const Case& c, const Problem<E>& p, const Outputs<E>& got,
-                const oracle::Result<Quad>& exact, const Errors& e) {
+                const oracle::Result<Quad>& exact) {
     const char* path = std::getenv("NEGCOS_ACCURACY_OUT");
     if (!path) return;
     std::ofstream out(path, std::ios::binary | std::ios::app);
     out << "{\"dtype\": \"" << dtype << "\", \"inputs\": \"" << name_of(c.inputs) << "\", \"scale\": " << c.scale
-        << ", \"batch\": " << c.batch << ", \"dim\": " << c.dim << ", \"rounds\": " << c.rounds
-        << ", \"errors\": [" << e.loss_strict << ", " << e.queries_strict << ", " << e.documents_strict
-        << "]}\n";
+        << ", \"batch\": " << c.batch << ", \"dim\": " << c.dim << ", \"rounds\": " << c.rounds << "}\n";
     write_array(out, p.queries);
     write_array(out, p.documents);
     write_array(out, got.negatives);
+    write_array(out, std::vector<double>{got.numbers.loss});
+    write_array(out, got.grad_queries);
+    write_array(out, got.grad_documents);
     write_quads(out, {exact.loss});
     write_quads(out, exact.grad_queries);
     write_quads(out, exact.grad_documents);
@@ -82,7 +83,7 @@ void check_cases(const char* dtype, const std::vector<Case>& cases, const std::v
             loss.meet(e.loss_conditioned, text_of(c));
             gradient.meet(std::max(e.queries_conditioned, e.documents_conditioned), text_of(c));
             bound.meet(e.of_bound, text_of(c));
-            if (isa == on.front()) write_case(dtype, c, p, got, exact, e);
+            if (isa == on.front()) write_case(dtype, c, p, got, exact);
         }
     }
     std::printf("%s: worst loss, relative to itself %.3g eps (%s), conditioned %.3g eps (%s)\n", dtype, strict.value,
@@ -91,7 +92,8 @@ void check_cases(const char* dtype, const std::vector<Case>& cases, const std::v
                 gradient.value, gradient.where.c_str(), bound.value, bound.where.c_str());
 }
 
-std::vector<Case> cases_of(std::initializer_list<double> scales, std::initializer_list<std::tuple<int, int, int>> shapes) {
+std::vector<Case> cases_of(std::initializer_list<double> scales,
+                           std::initializer_list<std::tuple<int, int, int>> shapes) {
     std::vector<Case> cases;
     for (const Inputs inputs : kInputs)
         for (const double scale : scales)
@@ -144,11 +146,13 @@ void large_all(const char* dtype) {
             oracle::evaluate<E, Quad>(few.options, few.queries, few.documents, few.batch, few.count, few.dim, {});
         // Losses and the documents' gradient are not of these queries alone: what was not computed counts as exact.
         of_few.numbers.loss = static_cast<double>(exact.loss);
-        for (const Quad x : exact.grad_documents) of_few.grad_documents.push_back(static_cast<E>(static_cast<double>(x)));
+        for (const Quad x : exact.grad_documents)
+            of_few.grad_documents.push_back(static_cast<E>(static_cast<double>(x)));
         const Errors e = errors_of(few, of_few, exact);
         check(few, e);
-        std::printf("%s, all of 65536, scale %g: gradient of queries %.3g eps, conditioned %.3g; share of the bound %.3g\n",
-                    dtype, scale, e.queries_strict, e.queries_conditioned, e.of_bound);
+        std::printf(
+            "%s, all of 65536, scale %g: gradient of queries %.3g eps, conditioned %.3g; share of the bound %.3g\n",
+            dtype, scale, e.queries_strict, e.queries_conditioned, e.of_bound);
     }
 }
 

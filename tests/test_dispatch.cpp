@@ -71,8 +71,10 @@ TEST_SUITE("unit") {
         uint32_t features = cpu_features();
         std::set<std::string> ran;
         std::string expected;
-        for (const uint32_t off : {0u, +kAvx512vl, +kAvx512bw, +kAvx512dq, +kAvx512cd, +kAvx512f, +kF16c, +kFma, +kAvx2, +kNeon}) {
-            for (const uint32_t mask : {features & ~off, cpu_features() & ~off}) {  // all newer ones off, and this alone
+        for (const uint32_t off :
+             {0u, +kAvx512vl, +kAvx512bw, +kAvx512dq, +kAvx512cd, +kAvx512f, +kF16c, +kFma, +kAvx2, +kNeon}) {
+            for (const uint32_t mask :
+                 {features & ~off, cpu_features() & ~off}) {  // all newer ones off, and this alone
                 const std::string isa = selected(mask, nullptr, nullptr);
                 INFO(isa << " without feature " << off);
                 CHECK(isa_available(isa.c_str(), mask));

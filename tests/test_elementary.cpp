@@ -49,7 +49,8 @@ Worst each_number(uint32_t begin, uint32_t end, uint32_t step, const Check& chec
     for (uint32_t w = 0; w < workers; ++w)
         threads.emplace_back([&, w] {
             std::vector<float> x;
-            for (uint64_t from = begin + uint64_t{w} * kTogether * step; from < end; from += uint64_t{workers} * kTogether * step) {
+            for (uint64_t from = begin + uint64_t{w} * kTogether * step; from < end;
+                 from += uint64_t{workers} * kTogether * step) {
                 x.clear();
                 for (uint64_t bits = from; bits < end && x.size() < kTogether; bits += step)
                     x.push_back(from_bits(static_cast<uint32_t>(bits)));
@@ -127,11 +128,13 @@ constexpr double kExpUlps = 1.5, kLogUlps = 1.5;
 TEST_SUITE("accuracy") {
     TEST_CASE("elementary: exp of every f32 on the best instruction set, of every 1009th on the others") {
         const std::vector<std::string> names = isas("elementary: exp");
-        for (const std::string& isa : names) check_exp(isa, isa == names.front() ? step_of(1) : step_of(1009), kExpUlps);
+        for (const std::string& isa : names)
+            check_exp(isa, isa == names.front() ? step_of(1) : step_of(1009), kExpUlps);
     }
     TEST_CASE("elementary: log of every 101st f32") {
         const std::vector<std::string> names = isas("elementary: log");
-        for (const std::string& isa : names) check_log(isa, isa == names.front() ? step_of(101) : step_of(1009), kLogUlps);
+        for (const std::string& isa : names)
+            check_log(isa, isa == names.front() ? step_of(101) : step_of(1009), kLogUlps);
     }
 }
 TEST_SUITE("slow") {

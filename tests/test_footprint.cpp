@@ -70,7 +70,8 @@ TEST_SUITE("unit") {
 
         for (const int32_t threading : {NEGCOS_THREADING_DEFAULT, NEGCOS_THREADING_SERIAL}) {
             negcos_context_options options;
-            library.find<decltype(negcos_context_options_init)>("negcos_context_options_init")(&options, sizeof options);
+            library.find<decltype(negcos_context_options_init)>("negcos_context_options_init")(&options,
+                                                                                               sizeof options);
             options.threading = threading;
             negcos_context* context = nullptr;
             REQUIRE(library.find<decltype(negcos_context_create)>("negcos_context_create")(&options, &context) ==

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// F16 and BF16: computed in f32 and rounded once. So a call on 16-bit rows must give exactly what the same call on those
-// rows in f32 gives, each output rounded to nearest even by arithmetic of the tests' own.
+// F16 and BF16: computed in f32 and rounded once. So a call on 16-bit rows must give exactly what the same call on
+// those rows in f32 gives, each output rounded to nearest even by arithmetic of the tests' own.
 #include <cfenv>
 
 #include "half.hpp"
@@ -73,7 +73,8 @@ void each_shape(const char* test) {
                     if (sampling == NEGCOS_SAMPLING_GIVEN)
                         twins.wide.give(5, 3, true);
                     else
-                        twins.wide.options.sampling = sampling, twins.wide.options.rounds = static_cast<int32_t>(3 + dim % 3 * 10);
+                        twins.wide.options.sampling = sampling,
+                        twins.wide.options.rounds = static_cast<int32_t>(3 + dim % 3 * 10);
                     twins.wide.options.objective = objective;
                     twins.sync();
                     check_rounded(context, twins, {dim % 4, dim % 3, true});
@@ -95,7 +96,8 @@ void every_number(const char* test) {
             p.options.rounds = 0;
             for (const double scale : {1.0, 0x1p-9 + 0x1p-20, 0x1p-14 / 3}) {
                 p.options.scale = scale;
-                for (size_t k = 0; k < 65536; ++k) p.queries[k].bits = static_cast<uint16_t>(k), p.documents[k] = H(1.0);
+                for (size_t k = 0; k < 65536; ++k)
+                    p.queries[k].bits = static_cast<uint16_t>(k), p.documents[k] = H(1.0);
                 std::fesetround(mode);
                 const auto out = run(context, p, {0, 0, false});
                 std::fesetround(FE_TONEAREST);

@@ -110,7 +110,8 @@ TEST_SUITE("slow") {
             options.sampling = NEGCOS_SAMPLING_GIVEN;
             options.rounds = kRounds;
             options.reduction = NEGCOS_REDUCTION_SUM;
-            std::vector<int32_t> own(negatives.begin() + first * kRounds, negatives.begin() + (first + count) * kRounds);
+            std::vector<int32_t> own(negatives.begin() + first * kRounds,
+                                     negatives.begin() + (first + count) * kRounds);
             for (int32_t& j : own) j -= static_cast<int32_t>(first);
             negcos::Batch batch;
             const half::BF16* data = rows.data + first * kDim;

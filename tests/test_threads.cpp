@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Threads: the caller's floating-point modes in workers, several contexts at once, fork, and a caller's pool that fails.
-// That bits do not depend on threads is test_digests.cpp's.
+// Threads: the caller's floating-point modes in workers, several contexts at once, fork, and a caller's pool that
+// fails. That bits do not depend on threads is test_digests.cpp's.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,7 +16,8 @@ namespace {
 
 using namespace harness;
 
-// Large enough that work is handed to threads, with sizes that divide nothing, and no larger: emulated machines run them.
+// Large enough that work is handed to threads, with sizes that divide nothing, and no larger: emulated machines run
+// them.
 template <class T>
 std::vector<Problem<T>> problems() {
     std::vector<Problem<T>> result;

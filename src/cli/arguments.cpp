@@ -109,7 +109,8 @@ void define_loss(CLI::App& app, LossArguments& a) {
     add_file(app, "--grad-documents", a.grad_documents, "OUT.npy", "M x d: d loss / d documents");
     add_file(app, "--save-negatives", a.save_negatives, "OUT.npy",
              "B x rounds: the negatives used ('<i4'); not with all");
-    app.add_flag("--json", a.json, "print one JSON object, with the SHA-256 of all outputs; a number that is not finite is null");
+    app.add_flag("--json", a.json,
+                 "print one JSON object, with the SHA-256 of all outputs; a number that is not finite is null");
 
     app.footer(
         "Files are .npy, little-endian '<f2', '<f4' or '<f8', C order, two-dimensional; outputs keep the inputs' type. "

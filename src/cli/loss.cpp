@@ -51,9 +51,7 @@ struct Target {
         return {elements.data(), rows, cols, cols, dtype_of_file(type), 0};
     }
 
-    size_t size() const {
-        return path ? static_cast<size_t>(rows) * static_cast<size_t>(cols) * npy_size(type) : 0;
-    }
+    size_t size() const { return path ? static_cast<size_t>(rows) * static_cast<size_t>(cols) * npy_size(type) : 0; }
 
     Output output() const { return {option, *path, npy_preamble(type, rows, cols), {elements.data(), size()}}; }
 };
@@ -101,7 +99,8 @@ std::string digest_of(const Result& result, const std::vector<Target*>& targets)
     unsigned size = 0;
     if (!good || !EVP_DigestFinal_ex(state.get(), bytes, &size)) throw Failure("libcrypto could not compute a SHA-256");
     std::string text;
-    for (unsigned k = 0; k < size; ++k) text += "0123456789abcdef"[bytes[k] >> 4], text += "0123456789abcdef"[bytes[k] & 15];
+    for (unsigned k = 0; k < size; ++k)
+        text += "0123456789abcdef"[bytes[k] >> 4], text += "0123456789abcdef"[bytes[k] & 15];
     return text;
 }
 

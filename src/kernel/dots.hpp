@@ -27,53 +27,50 @@ Lanes<Working<E>> load_row_first(const E* x, const Lanes<Working<E>>& rescale, i
 
 // Sums over columns are chains of FMAs, one a lane; of long rows in blocks of kBlockVectors, each a chain of its own,
 // and those added up: rounding errors grow with the length of a chain.
-constexpr int64_t kBlockVectors = 32;
+template <class T>
+inline constexpr int64_t kBlock = 32 * kLanes<T>;
 template <class T, class Chain>
 [[gnu::always_inline]] inline Lanes<T> sum_blocks(int64_t dim, Chain&& chain) {
-    constexpr int64_t kBlock = kBlockVectors * kLanes<T>;
-    if (dim <= kBlock) return chain(int64_t{0}, dim);
-    Lanes<T> total = chain(int64_t{0}, kBlock);
-    for (int64_t c = kBlock; c < dim; c += kBlock) total = total + chain(c, dim - c < kBlock ? dim : c + kBlock);
+    if (dim <= kBlock<T>) return chain(int64_t{0}, dim);
+    Lanes<T> total = chain(int64_t{0}, kBlock<T>);
+    for (int64_t c = kBlock<T>; c < dim; c += kBlock<T>)
+        total = total + chain(c, dim - c < kBlock<T> ? dim : c + kBlock<T>);
     return total;
 }
 
-// Columns [begin, end) of four dot products at once, begin a multiple of the lanes.
-template <bool kRescaled, class T, class E>
-[[gnu::always_inline]] inline void dot_four_chain(const T* query, const E* const (&row)[4], const Lanes<T> (&scale)[4],
-                                                  int64_t begin, int64_t end, Lanes<T> (&acc)[4]) {
-    Lanes<T> a = broadcast(T(0)), b = a, c = a, d = a;
-    int64_t k = begin;
-    for (; k + kLanes<T> <= end; k += kLanes<T>) {
-        const Lanes<T> q = load(query + k);
-        a = multiply_add(q, load_row<kRescaled>(row[0] + k, scale[0]), a);
-        b = multiply_add(q, load_row<kRescaled>(row[1] + k, scale[1]), b);
-        c = multiply_add(q, load_row<kRescaled>(row[2] + k, scale[2]), c);
-        d = multiply_add(q, load_row<kRescaled>(row[3] + k, scale[3]), d);
-    }
-    if (k < end) {
-        const int rest = static_cast<int>(end - k);
-        const Lanes<T> q = load(query + k);
-        a = multiply_add(q, load_row_first<kRescaled>(row[0] + k, scale[0], rest), a);
-        b = multiply_add(q, load_row_first<kRescaled>(row[1] + k, scale[1], rest), b);
-        c = multiply_add(q, load_row_first<kRescaled>(row[2] + k, scale[2], rest), c);
-        d = multiply_add(q, load_row_first<kRescaled>(row[3] + k, scale[3], rest), d);
-    }
-    acc[0] = a, acc[1] = b, acc[2] = c, acc[3] = d;
-}
-
-// query: padded with zeros to whole lanes. In blocks as sum_blocks(), all four at a time.
+// query: padded with zeros to whole lanes. Blocks as in sum_blocks(), of all four at a time.
 template <bool kRescaled, class T, class E>
 void dot_four(const T* query, const E* const (&row)[4], const T (&rescale)[4], int64_t dim, T* out) {
-    constexpr int64_t kBlock = kBlockVectors * kLanes<T>;
-    Lanes<T> scale[4], acc[4];
-    for (int r = 0; r < 4; ++r) scale[r] = broadcast(rescale[r]);
-    dot_four_chain<kRescaled>(query, row, scale, 0, dim < kBlock ? dim : kBlock, acc);
-    for (int64_t c = kBlock; c < dim; c += kBlock) {
-        Lanes<T> more[4];
-        dot_four_chain<kRescaled>(query, row, scale, c, dim - c < kBlock ? dim : c + kBlock, more);
-        for (int r = 0; r < 4; ++r) acc[r] = acc[r] + more[r];
+    Lanes<T> a = broadcast(T(0)), b = a, c = a, d = a;
+    Lanes<T> block_a = a, block_b = a, block_c = a, block_d = a;
+    const Lanes<T> sa = broadcast(rescale[0]), sb = broadcast(rescale[1]), sc = broadcast(rescale[2]),
+                   sd = broadcast(rescale[3]);
+    const int64_t whole = dim - dim % kLanes<T>;
+    for (int64_t k = 0;;) {
+        const int64_t end = whole - k > kBlock<T> ? k + kBlock<T> : whole;
+        for (; k < end; k += kLanes<T>) {
+            const Lanes<T> q = load(query + k);
+            a = multiply_add(q, load_row<kRescaled>(row[0] + k, sa), a);
+            b = multiply_add(q, load_row<kRescaled>(row[1] + k, sb), b);
+            c = multiply_add(q, load_row<kRescaled>(row[2] + k, sc), c);
+            d = multiply_add(q, load_row<kRescaled>(row[3] + k, sd), d);
+        }
+        if (k > 0 && k < dim && k % kBlock<T> == 0) {
+            block_a = block_a + a, block_b = block_b + b, block_c = block_c + c, block_d = block_d + d;
+            a = b = c = d = broadcast(T(0));
+        }
+        if (k == whole) break;
     }
-    sum_four(acc[0], acc[1], acc[2], acc[3], out);
+    if (whole < dim) {
+        const int rest = static_cast<int>(dim - whole);
+        const Lanes<T> q = load(query + whole);
+        a = multiply_add(q, load_row_first<kRescaled>(row[0] + whole, sa, rest), a);
+        b = multiply_add(q, load_row_first<kRescaled>(row[1] + whole, sb, rest), b);
+        c = multiply_add(q, load_row_first<kRescaled>(row[2] + whole, sc, rest), c);
+        d = multiply_add(q, load_row_first<kRescaled>(row[3] + whole, sd, rest), d);
+    }
+    if (dim > kBlock<T>) a = block_a + a, b = block_b + b, c = block_c + c, d = block_d + d;
+    sum_four(a, b, c, d, out);
 }
 
 }  // namespace

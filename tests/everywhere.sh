@@ -8,8 +8,7 @@ set -u
 build=$1
 slow=${2:-}
 root=$(cd "$(dirname "$0")/.." && pwd)
-skips=$(mktemp)
-status=0
+told=$(mktemp)
 
 # suites NAME BUILD ARGUMENT...: runs them and keeps their log as NAME.
 logs=
@@ -18,11 +17,15 @@ suites() {
     shift 2
     echo "== $name"
     rm -f "$folder/meson-logs/$name"*.json
-    meson test -C "$folder" --no-rebuild --print-errorlogs --logbase "$name" "$@" || status=1
-    logs="$logs $(echo "$folder/meson-logs/$name"*.json)"  # a wrapper's name is put behind ours
+    meson test -C "$folder" --no-rebuild --print-errorlogs --logbase "$name" "$@" || echo "   $name: not all well"
+    log=$(echo "$folder/meson-logs/$name"*.json)  # a wrapper's name is put behind ours
+    if [ -f "$log" ]; then logs="$logs $log"; else fail "$name: meson test left no log"; fi
 }
 skip() {
-    echo "SKIP: $1" >> "$skips"
+    echo "SKIP: $1" >> "$told"
+}
+fail() {
+    echo "FAILED: $1" >> "$told"
 }
 
 # An emulated machine is slow: digests are taken on one thread (or `threads`), exp and log of fewer numbers.
@@ -45,10 +48,10 @@ else
     if "$root/tests/cross.sh" "$build/neon"; then
         emulated_suites neon "$build/neon" --suite unit --suite bits --suite accuracy
         threads=3
-        [ -z "$slow" ] || emulated_suites neon-threads "$build/neon" --suite bits
+        [ -z "$slow" ] || emulated_suites neon-threads "$build/neon" digests_f32 digests_bf16
         threads=
     else
-        status=1
+        fail "neon: the build"
     fi
 fi
 
@@ -73,8 +76,8 @@ unset NEGCOS_EMULATOR
 # newer_xsimd SUITE: as xsimd is in that suite of Debian's, the same digests.
 newer_xsimd() {
     folder=$build/xsimd-$1
-    if ! version=$("$root/tests/newer_xsimd.sh" "$1" "$folder/debian" 2> "$skips.why"); then
-        skip "xsimd of Debian $1: $(cat "$skips.why")"
+    if ! version=$("$root/tests/newer_xsimd.sh" "$1" "$folder/debian" 2> "$told.why"); then
+        skip "xsimd of Debian $1: $(cat "$told.why")"
         return
     fi
     again=
@@ -86,14 +89,14 @@ newer_xsimd() {
         NEGCOS_DIGESTS_THREADS='' suites "xsimd-$version" "$folder/build" --suite bits digests_f32 digests_f64 digests_f16 digests_bf16
     else
         cat "$folder/log"
-        echo "FAILED: the build with xsimd $version"
-        status=1
+        fail "xsimd $version: the build"
     fi
 }
 newer_xsimd trixie
 newer_xsimd forky
 
 # shellcheck disable=SC2086
-"$root/tests/summary.py" --skips "$skips" $logs || status=1
-rm -f "$skips" "$skips.why"
+"$root/tests/summary.py" --told "$told" $logs
+status=$?
+rm -f "$told" "$told.why"
 exit $status

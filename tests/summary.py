@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads meson's testlog.json files and prints every skip and one closing line.
 
-What doctest ran counts by test cases, any other test as one. A test that did not end well counts as at least one
-failure. `--skips FILE` first: lines that begin with SKIP, of what was not even begun. Exit status 1 unless something
+What doctest ran counts by test cases, any other test as one. That a machine cannot run an instruction set is one skip,
+with the number of tests that it leaves out. A test that did not end well counts as at least one
+failure. `--told FILE` first: lines that begin with SKIP or FAILED, of what did not get as far as a log. Exit status 1 unless something
 passed and nothing failed.
 """
 import json
@@ -11,21 +12,30 @@ import pathlib
 import re
 import sys
 
-passed = failed = skipped = 0
+CANNOT_RUN = re.compile(r"^SKIP: .* on (\w+): this machine cannot run it$")
+
+passed = failed = 0
+skips = []
 paths = sys.argv[1:]
-if paths[:1] == ["--skips"]:
+if paths[:1] == ["--told"]:
     with open(paths[1], encoding="utf-8") as file:
-        for line in file:
-            print(line, end="")
-            skipped += 1
+        told = file.read().splitlines()
+    skips += [line for line in told if line.startswith("SKIP: ")]
+    failures = [line for line in told if line.startswith("FAILED: ")]
+    print("\n".join(failures), end="\n" if failures else "")
+    failed += len(failures)
     del paths[:2]
 for path in paths:
+    machine = pathlib.Path(path).stem.removesuffix("-emulated.sh")
+    cannot_run = {}
     with open(path, encoding="utf-8") as log:
         for test in map(json.loads, log):
             output = test.get("stdout", "")
             for line in dict.fromkeys(re.findall(r"^SKIP: .*$", output, re.MULTILINE)):
-                print(f"{line} ({pathlib.Path(path).stem})")
-                skipped += 1
+                if isa := CANNOT_RUN.match(line):
+                    cannot_run[isa[1]] = cannot_run.get(isa[1], 0) + 1
+                else:
+                    skips.append(f"{line} ({machine})")
             cases = re.search(r"^\[doctest\] test cases: *\d+ *\| *(\d+) passed *\| *(\d+) failed", output, re.MULTILINE)
             ended_well = test["result"] in ("OK", "SKIP")
             if cases and test["result"] != "TIMEOUT":
@@ -35,6 +45,9 @@ for path in paths:
                 passed += ended_well
                 failed += not ended_well
             if not ended_well:
-                print(f"FAILED: {test['name']} ({test['result']})")
-print(f"{passed} passed, {failed} failed, {skipped} skipped")
+                print(f"FAILED: {test['name']} ({machine}: {test['result']})")
+    skips += [f"SKIP: {isa} in {count} tests: this machine cannot run it ({machine})" for isa, count in cannot_run.items()]
+for line in skips:
+    print(line)
+print(f"{passed} passed, {failed} failed, {len(skips)} skipped")
 sys.exit(0 if passed > 0 and failed == 0 else 1)

@@ -110,7 +110,7 @@ void small_cases(const char* dtype) {
 // The best instruction set alone: that the others give the same bits is test_digests.cpp's.
 template <class E>
 void large_cases(const char* dtype) {
-    check_cases<E>(dtype, cases_of({1, 20, 1000}, {{65536, 16, 4}, {96, 4096, 8}, {512, 128, 16}, {256, 64, -1}}),
+    check_cases<E>(dtype, cases_of({20, 1000}, {{65536, 16, 4}, {96, 4096, 8}, {512, 128, 16}, {256, 64, -1}}),
                    {isas("accuracy: large").front()});
 }
 

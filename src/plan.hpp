@@ -17,6 +17,7 @@ inline constexpr double kPairCost = 6.5, kPairCostPerByteNear = 0.018, kPairCost
 inline constexpr double kNearBytes = 1 << 20;
 inline constexpr double kCellCost = 1.8, kCellCostPerByte = 0.0125;
 
+// T: what is computed in. 16-bit rows are planned as f32, so that both add up in one order.
 template <class T>
 bool tiles_are_cheaper(int64_t rounds, int64_t documents, int64_t dim) {
     const double row = static_cast<double>(dim) * sizeof(T), all = static_cast<double>(documents);

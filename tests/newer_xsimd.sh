@@ -29,7 +29,7 @@ echo "deb [signed-by=$keys] $mirror $suite main" > "$folder/apt/sources.list"
 own_apt() {
     apt-get -qq -o "Dir::Etc::SourceList=$folder/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o "Dir::State::Lists=$folder/apt/lists" -o "Dir::Cache=$folder/apt/cache" \
-        -o APT::Sandbox::User=root -o Acquire::Languages=none -o APT::Update::Post-Invoke= "$@"
+        -o APT::Sandbox::User=root -o Acquire::Languages=none -o APT::Update::Error-Mode=any "$@"
 }
 own_apt update > "$folder/apt/log" 2>&1 || give_up "apt's mirror here has no $suite: $(tail -n 1 "$folder/apt/log" | cut -c1-120)"
 (cd "$folder/apt" && rm -f ./*.deb && own_apt download "libxsimd-dev/$suite" > log 2>&1) ||

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The ends of every range: empty and tiny batches, zero rows, huge, tiny and subnormal numbers, NaN and Inf.
+#include <algorithm>
 #include <functional>
 
 #include "half.hpp"
@@ -218,30 +219,41 @@ void half_rows(negcos::Context& context, int32_t sampling) {
     using Limits = std::numeric_limits<H>;
     for (const H bad : {Limits::quiet_NaN(), Limits::infinity(), H(-static_cast<double>(Limits::infinity())), H(0.0),
                         Limits::denorm_min(), Limits::max()})
-        for (const int64_t batch : {1, 2, 19})
-            for (const int64_t dim : {1, 9, 40}) {
-                INFO("value " << static_cast<double>(bad) << " B " << batch << " d " << dim);
-                Problem<H> p(batch, batch + 2, dim, 5);
-                p.options.sampling = sampling;
-                p.options.rounds = 3;
-                for (int64_t c = 0; c < dim; ++c) p.queries[static_cast<size_t>(c)] = bad;
-                p.documents[static_cast<size_t>(batch * dim)] = bad;
-                Problem<float> wide(batch, batch + 2, dim, 5);
-                wide.options = p.options;
-                for (size_t k = 0; k < p.queries.size(); ++k) wide.queries[k] = static_cast<float>(p.queries[k]);
-                for (size_t k = 0; k < p.documents.size(); ++k) wide.documents[k] = static_cast<float>(p.documents[k]);
-                const auto got = run(context, p);
-                const auto expected = run(context, wide);
-                CHECK(got.numbers.zero_rows == expected.numbers.zero_rows);
-                CHECK((got.numbers.loss == expected.numbers.loss ||
-                       (std::isnan(got.numbers.loss) && std::isnan(expected.numbers.loss))));
-                int64_t wrong = 0;
-                for (size_t k = 0; k < got.grad_queries.size(); ++k)
-                    wrong += got.grad_queries[k].bits != H(static_cast<double>(expected.grad_queries[k])).bits;
-                for (size_t k = 0; k < got.grad_documents.size(); ++k)
-                    wrong += got.grad_documents[k].bits != H(static_cast<double>(expected.grad_documents[k])).bits;
-                CHECK(wrong == 0);
-            }
+        for (const int64_t batch : {0, 1, 2, 19})
+            for (const int64_t dim : {0, 1, 9, 40})
+                for (const bool flush : {false, true}) {
+                    INFO("value " << static_cast<double>(bad) << " B " << batch << " d " << dim << " flush " << flush);
+                    Problem<H> p(batch, batch + 2, dim, 5);
+                    p.options.sampling = sampling;
+                    p.options.rounds = dim == 9 ? 0 : 3;
+                    p.options.scale = dim == 40 ? -1e3 : 20;
+                    if (batch > 0) std::fill_n(p.queries.begin(), dim, bad);
+                    if (dim > 0) p.documents[static_cast<size_t>(batch * dim)] = bad;
+                    Problem<float> wide(batch, batch + 2, dim, 5);
+                    wide.options = p.options;
+                    for (size_t k = 0; k < p.queries.size(); ++k) wide.queries[k] = static_cast<float>(p.queries[k]);
+                    for (size_t k = 0; k < p.documents.size(); ++k)
+                        wide.documents[k] = static_cast<float>(p.documents[k]);
+                    Outputs<H> got;
+                    Outputs<float> expected;
+                    if (flush) {
+                        const modes::FlushToZero flushing;
+                        got = run(context, p);
+                        expected = run(context, wide);
+                    } else {
+                        got = run(context, p);
+                        expected = run(context, wide);
+                    }
+                    CHECK(got.numbers.zero_rows == expected.numbers.zero_rows);
+                    CHECK((got.numbers.loss == expected.numbers.loss ||
+                           (std::isnan(got.numbers.loss) && std::isnan(expected.numbers.loss))));
+                    int64_t wrong = got.grad_queries.size() != expected.grad_queries.size();
+                    for (size_t k = 0; k < got.grad_queries.size(); ++k)
+                        wrong += got.grad_queries[k].bits != H(static_cast<double>(expected.grad_queries[k])).bits;
+                    for (size_t k = 0; k < got.grad_documents.size(); ++k)
+                        wrong += got.grad_documents[k].bits != H(static_cast<double>(expected.grad_documents[k])).bits;
+                    CHECK(wrong == 0);
+                }
 }
 
 template <class T>

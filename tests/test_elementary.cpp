@@ -8,23 +8,17 @@
 #include <cstring>
 #include <thread>
 
-#include "dispatch.hpp"
 #include "harness.hpp"
+#include "kernel_table.hpp"
 
 namespace {
 
 using namespace harness;
 
-const negcos::Kernels& kernels_of(const std::string& isa) {
-    const negcos::Kernels* kernels = nullptr;
-    REQUIRE(negcos::select_kernels(negcos::cpu_features(), isa.c_str(), nullptr, &kernels) == NEGCOS_STATUS_OK);
-    REQUIRE(std::string(kernels->isa) == isa);
-    return *kernels;
-}
-
 uint32_t step_of(uint32_t normal) {
     const char* text = std::getenv("NEGCOS_ELEMENTARY_STEP");
-    return text ? static_cast<uint32_t>(std::atoi(text)) : normal;
+    const int step = text ? std::atoi(text) : 0;
+    return step > 0 ? static_cast<uint32_t>(step) : normal;
 }
 
 float from_bits(uint32_t bits) {
@@ -37,6 +31,13 @@ struct Worst {
     double ulps = 0;
     float at = 0;
     int64_t wrong = 0, count = 0;
+
+    void meet(double error, float x) {
+        if (!std::isfinite(error))
+            ++wrong;
+        else if (error > ulps)
+            ulps = error, at = x;
+    }
 };
 
 // The numbers with bits [begin, end), a few at a time, on all cores.
@@ -65,6 +66,7 @@ Worst each_number(uint32_t begin, uint32_t end, uint32_t step, const Check& chec
         all.wrong += w.wrong;
         all.count += w.count;
     }
+    CHECK(all.count == (int64_t{end} - begin + step - 1) / step);
     return all;
 }
 
@@ -89,7 +91,7 @@ void check_exp(const std::string& isa, uint32_t step, double most) {
                 continue;
             }
             const double error = ulps<float>(static_cast<double>(got[k]), std::exp(static_cast<double>(x[k])));
-            if (!(error <= worst.ulps)) worst.ulps = error, worst.at = x[k];
+            worst.meet(error, x[k]);
         }
     };
     const Worst worst = each_number(0x80000000u, 0xFF800001u, step, check);  // -0 to -Inf
@@ -113,7 +115,7 @@ void check_log(const std::string& isa, uint32_t step, double most) {
                 continue;
             }
             const double error = ulps<double>(static_cast<long double>(got[k]), exact);
-            if (!(error <= worst.ulps)) worst.ulps = error, worst.at = x[k];
+            worst.meet(error, x[k]);
         }
     };
     const Worst worst = each_number(0, 0x5D800001u, step, check);

@@ -44,7 +44,7 @@ std::vector<Problem<T>> problems() {
 }
 
 TEST_SUITE("bits") {
-    TEST_CASE("threads: the caller's rounding and flush-to-zero modes hold in workers") {
+    TEST_CASE("threads: the caller's rounding mode holds in workers") {
         Problem<float> p(1021, 1021, 67, 11);
         p.options.rounds = 9;
         negcos::Context serial = context("scalar");

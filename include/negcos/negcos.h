@@ -92,7 +92,8 @@ enum {
     NEGCOS_STATUS_INTERNAL = 90         /* a bug in the library; please report it */
 };
 
-/* Element types. F16 and BF16 are computed in f32 and rounded once on store; F32 in f32; F64 in f64. */
+/* Element types. F16 and BF16 are computed in f32 and rounded once on store, to nearest even; F32 in f32; F64 in f64.
+   What is beyond the range of F16 (65504) is infinite in its arrays, and finite in the numbers of the result. */
 enum { NEGCOS_DTYPE_F32 = 0, NEGCOS_DTYPE_F64 = 1, NEGCOS_DTYPE_F16 = 2, NEGCOS_DTYPE_BF16 = 3 };
 
 /* What runs the library's tasks. DEFAULT is TBB where it is built in. */

@@ -98,7 +98,8 @@ E to_element(float value) {
 }
 template <class E>
 E to_element(double value) {
-    // Rounded to odd on the way through float, so that the second rounding cannot see a tie that is none.
+    // Rounded to odd on the way through float, so that the second rounding cannot see a tie that is none; but for what
+    // is subnormal in float, the cast is exact.
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
     const uint64_t lost = (uint64_t{1} << 29) - 1;

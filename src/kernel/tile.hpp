@@ -2,8 +2,8 @@
 //
 // Engine 2's inner loops: all documents as candidates. One micro-kernel multiplies a small tile kept in registers; the
 // scores and both gradients are that same product of a scalar from one side and a vector of lanes from the other. Each
-// output element is one chain of FMAs in the order of the inner index, so tile shapes cannot change the bits; chains of
-// long rows are cut and added up.
+// output element is one chain of FMAs in the order of the inner index, so tile shapes cannot change the bits; chains
+// over long rows are cut and added up, those over queries at each block.
 #ifndef NEGCOS_KERNEL_TILE_HPP
 #define NEGCOS_KERNEL_TILE_HPP
 

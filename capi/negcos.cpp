@@ -74,7 +74,8 @@ void initialise(Struct* target, size_t size) noexcept {
 template <class Struct>
 int32_t read_struct(const char* name, const Struct* source, Struct& result) noexcept {
     result = defaults(source);
-    if (source->struct_size < kFirstSize(source) || source->struct_size > kLargestStruct)
+    // Every version ends at a whole field: none that is cut through is read.
+    if (source->struct_size < kFirstSize(source) || source->struct_size > kLargestStruct || source->struct_size % 8)
         return fail(NEGCOS_STATUS_STRUCT_SIZE, "%s.struct_size is %u, expected sizeof = %zu (call %s_init first)", name,
                     source->struct_size, sizeof(Struct), name);
     const size_t size = source->struct_size, known = size < sizeof(Struct) ? size : sizeof(Struct);
@@ -163,7 +164,7 @@ int32_t create(const negcos_context_options* given, negcos_context** context) {
 }  // namespace
 
 static_assert(sizeof(negcos_const_matrix) == 40 && sizeof(negcos_matrix) == 40);
-static_assert(sizeof(negcos_context_options) == 48 && sizeof(negcos_options) == 112);
+static_assert(sizeof(negcos_context_options) == 48 && sizeof(negcos_options) == 136);
 static_assert(sizeof(negcos_batch) == 176 && sizeof(negcos_result) == 312);
 
 extern "C" {

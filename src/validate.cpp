@@ -228,6 +228,7 @@ int32_t validate_options(const negcos_options& o) {
     NEGCOS_TRY(check_enum("reduction", o.reduction, NEGCOS_REDUCTION_SUM));
     NEGCOS_TRY(check_enum("direction", o.direction, NEGCOS_DIRECTION_BOTH));
     NEGCOS_TRY(check_enum("exclude", o.exclude, NEGCOS_EXCLUDE_SAME_DOCUMENT_ID | NEGCOS_EXCLUDE_SAME_QUERY_ID));
+    NEGCOS_TRY(check_enum("correction", o.correction, NEGCOS_CORRECTION_NEGATIVES_ONLY));
     if (o.rounds < 0) return fail(NEGCOS_STATUS_VALUE, "options.rounds is %d, expected 0 or more", o.rounds);
     NEGCOS_TRY(check_finite("scale", o.scale));
     NEGCOS_TRY(check_finite("temperature", o.temperature));
@@ -245,6 +246,7 @@ int32_t validate_options(const negcos_options& o) {
     NEGCOS_TRY(check_default("margin", o.margin, 0));
     NEGCOS_TRY(check_default("label_smoothing", o.label_smoothing, 0));
     NEGCOS_TRY(check_default("hardness", o.hardness, 0));
+    if (o.prefix_count != 0) return unsupported("options.prefix_count");
     return check_default("false_negative_margin", o.false_negative_margin, std::numeric_limits<double>::infinity());
 }
 

@@ -41,7 +41,11 @@ OFFSET(negcos_options, margin, 80);
 OFFSET(negcos_options, label_smoothing, 88);
 OFFSET(negcos_options, hardness, 96);
 OFFSET(negcos_options, false_negative_margin, 104);
-SIZE(negcos_options, 112);
+OFFSET(negcos_options, correction, 112);
+OFFSET(negcos_options, prefix_count, 116);
+OFFSET(negcos_options, prefix_dims, 120);
+OFFSET(negcos_options, prefix_weights, 128);
+SIZE(negcos_options, 136);
 
 OFFSET(negcos_batch, queries, 8);
 OFFSET(negcos_batch, documents, 48);

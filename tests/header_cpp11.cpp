@@ -8,5 +8,5 @@ static_assert(NEGCOS_STATUS_OK == 0 && NEGCOS_STATUS_INTERNAL == 90, "statuses a
 int main() {
     negcos_options options;
     void (*init)(negcos_options*, size_t) = nullptr;
-    return init == nullptr && sizeof options == 112 ? 0 : 1;
+    return init == nullptr && sizeof options == 136 ? 0 : 1;
 }

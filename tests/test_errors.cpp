@@ -109,6 +109,7 @@ TEST_SUITE("unit") {
             {NEGCOS_STATUS_STRUCT_SIZE, "negcos_options", [](Call& c) { c.options.struct_size = 0; }},
             {NEGCOS_STATUS_STRUCT_SIZE, "negcos_options",
              [](Call& c) { c.options.struct_size = sizeof c.options - 1; }},
+            {NEGCOS_STATUS_STRUCT_SIZE, "negcos_options", [](Call& c) { c.options.struct_size = 104; }},
             {NEGCOS_STATUS_STRUCT_SIZE, "negcos_options", [](Call& c) { c.options.struct_size = 0xFFFFFFFF; }},
             {NEGCOS_STATUS_STRUCT_SIZE, "negcos_batch", [](Call& c) { c.batch.struct_size = 8; }},
             {NEGCOS_STATUS_STRUCT_SIZE, "negcos_result", [](Call& c) { c.result.struct_size = 16; }},

@@ -109,8 +109,10 @@ enum {
     NEGCOS_OBJECTIVE_SOFTMAX = 0,       /* softmax over a query's own candidates: the loss above */
     NEGCOS_OBJECTIVE_BATCH_SOFTMAX = 1, /* as the original layer's code does it: softmax of the positives over the
                                            batch, loss_i = -z(i,0) + log sum_i' exp z(i',0); negatives play no part */
-    NEGCOS_OBJECTIVE_SIGMOID = 2,
-    NEGCOS_OBJECTIVE_DECOUPLED = 3
+    NEGCOS_OBJECTIVE_SIGMOID = 2,       /* each candidate judged by itself: loss_i = -log sigma(z(i,0) + bias)
+                                           + sum over the negatives of -log sigma(-z(i,k) - bias); with ALL: SigLIP */
+    NEGCOS_OBJECTIVE_DECOUPLED = 3      /* as SOFTMAX with the negatives alone in the sum: loss_i = -z(i,0)
+                                           + log sum_{k>0} exp z(i,k), which may be below 0; 0 where no negative is left */
 };
 
 enum {
@@ -120,11 +122,12 @@ enum {
 
 /* Where the negatives of query i in round r come from. docs/sampling.md states the exact draws. */
 enum {
-    NEGCOS_SAMPLING_SHUFFLE = 0,     /* row pi_r(i), pi_r a uniform random permutation of the batch; may hit the own
-                                        positive and the same document twice; both count */
+    NEGCOS_SAMPLING_SHUFFLE = 0, /* the positive of query pi_r(i), pi_r a uniform random permutation of the batch; may
+                                    hit the own positive and the same document twice; both count */
     NEGCOS_SAMPLING_DERANGEMENT = 1, /* as SHUFFLE, but pi_r(i) != i for all i; needs B >= 2 */
-    NEGCOS_SAMPLING_CYCLIC = 2,      /* (i + s_r) mod B, s_r random in [1,B) */
-    NEGCOS_SAMPLING_UNIFORM = 3,     /* independent uniform draws from the M documents other than the positive */
+    NEGCOS_SAMPLING_CYCLIC = 2,      /* pi_r(i) = (i + s_r) mod B, s_r random in [1,B), no two alike in B - 1 rounds;
+                                        needs B >= 2 */
+    NEGCOS_SAMPLING_UNIFORM = 3, /* independent uniform draws from the M documents other than the positive; M >= 2 */
     NEGCOS_SAMPLING_LOG_UNIFORM = 4, /* as UNIFORM with P(j) ~ log((j+2)/(j+1)) */
     NEGCOS_SAMPLING_GIVEN = 5,       /* batch.negatives, B x rounds; -1 = absent */
     NEGCOS_SAMPLING_ALL = 6          /* every document but the positive; rounds is ignored */
@@ -132,10 +135,21 @@ enum {
 
 enum { NEGCOS_REDUCTION_MEAN = 0, NEGCOS_REDUCTION_SUM = 1 };
 
+/* BOTH: the mean of the loss above and of the same with the roles of queries and documents exchanged (CLIP, symmetric
+   MNRL). With sampling ALL and M = B. */
 enum { NEGCOS_DIRECTION_QUERY_TO_DOCUMENT = 0, NEGCOS_DIRECTION_BOTH = 1 };
 
-/* Bits of negcos_options.exclude. */
-enum { NEGCOS_EXCLUDE_SAME_DOCUMENT_ID = 1, NEGCOS_EXCLUDE_SAME_QUERY_ID = 2 };
+/* Which logits log_probability corrects. */
+enum {
+    NEGCOS_CORRECTION_ALL_CANDIDATES = 0, /* the positive's too */
+    NEGCOS_CORRECTION_NEGATIVES_ONLY = 1
+};
+
+/* Bits of negcos_options.exclude: which negatives of query i are dropped. */
+enum {
+    NEGCOS_EXCLUDE_SAME_DOCUMENT_ID = 1, /* documents with the positive's document_ids (the positive itself too) */
+    NEGCOS_EXCLUDE_SAME_QUERY_ID = 2     /* documents that are the positive of a query with query i's query_ids */
+};
 
 /*
  * A matrix owned by the caller: row-major, row_stride in elements (>= cols), any alignment that the element type has.
@@ -173,39 +187,58 @@ typedef struct negcos_context_options {
     uint64_t workspace_limit; /* bytes that a call may use beyond inputs and outputs; 0 = no limit */
 } negcos_context_options;
 
+/*
+ * What is computed. The logits of query i, in this order (docs/losses.md has the formulas and where each comes from):
+ *     z(i,k) = scale / temperature * cos                       cos of query i and candidate k
+ *     margin             of the positive: scale / temperature * (cos - margin)
+ *     hardness           of every negative: + hardness * cos, taken as a constant by the gradient
+ *     log_probability    of documents: - log Q(candidate)
+ * Options that exclude each other answer UNSUPPORTED with a sentence that names the two.
+ */
 typedef struct negcos_options {
     uint32_t struct_size;
-    int32_t objective;            /* NEGCOS_OBJECTIVE_, SOFTMAX */
-    int32_t similarity;           /* NEGCOS_SIMILARITY_, COSINE */
-    int32_t sampling;             /* NEGCOS_SAMPLING_, SHUFFLE */
-    int32_t rounds;               /* N, negatives per query, >= 0; 4 */
-    int32_t reduction;            /* NEGCOS_REDUCTION_, MEAN */
-    int32_t direction;            /* NEGCOS_DIRECTION_, QUERY_TO_DOCUMENT */
-    int32_t exclude;              /* bits of NEGCOS_EXCLUDE_, 0 */
-    uint64_t seed;                /* with step and the round: the key of every draw; 0 */
-    uint64_t step;                /* the training step, so that each draws new negatives from one seed; 0 */
-    double scale;                 /* 20; any finite number whose ratio to the temperature the working type can hold */
-    double temperature;           /* 1; finite, > 0 */
-    double bias;                  /* 0; SIGMOID only */
-    double norm_floor;            /* 1e-12; finite, >= 0: norms below it count as it */
-    double margin;                /* 0 */
-    double label_smoothing;       /* 0 */
-    double hardness;              /* 0 */
-    double false_negative_margin; /* +Inf = off */
+    int32_t objective;      /* NEGCOS_OBJECTIVE_, SOFTMAX */
+    int32_t similarity;     /* NEGCOS_SIMILARITY_, COSINE */
+    int32_t sampling;       /* NEGCOS_SAMPLING_, SHUFFLE */
+    int32_t rounds;         /* N, negatives per query, >= 0; 4 */
+    int32_t reduction;      /* NEGCOS_REDUCTION_, MEAN: sum of w_i loss_i over the sum of w_i; SUM: without the
+                               division. w_i: batch.weights, or 1 */
+    int32_t direction;      /* NEGCOS_DIRECTION_, QUERY_TO_DOCUMENT */
+    int32_t exclude;        /* bits of NEGCOS_EXCLUDE_, 0 */
+    uint64_t seed;          /* with step and the round: the key of every draw; 0 */
+    uint64_t step;          /* the training step, so that each draws new negatives from one seed; 0 */
+    double scale;           /* 20; any finite number whose ratio to the temperature the working type can hold */
+    double temperature;     /* 1; finite, > 0 */
+    double bias;            /* 0; SIGMOID only */
+    double norm_floor;      /* 1e-12; finite, >= 0: norms below it count as it */
+    double margin;          /* 0; finite */
+    double label_smoothing; /* 0; [0, 1), SOFTMAX only: of the K candidates left each gets label_smoothing / K of the
+                               target, the positive 1 - label_smoothing on top */
+    double hardness;        /* 0; finite */
+    double false_negative_margin; /* +Inf = off: negatives with cos > cos(positive) + this are dropped */
+    int32_t correction;           /* NEGCOS_CORRECTION_, ALL_CANDIDATES: what log_probability corrects */
+    int32_t prefix_count;         /* 0 = off: P nested prefixes (Matryoshka). The loss is then the sum over p of
+                                     prefix_weights[p] times the loss of the first prefix_dims[p] columns; metrics, logits,
+                                     excluded and zero_rows are those of the last prefix */
+    const int32_t* prefix_dims;   /* P column counts, rising, in [1, d]; read during the call only */
+    const double* prefix_weights; /* P finite weights, >= 0; NULL = 1 each; read during the call only */
 } negcos_options;
 
 typedef struct negcos_batch {
     uint32_t struct_size;
     uint32_t reserved;                  /* 0 */
     negcos_const_matrix queries;        /* B x d */
-    negcos_const_matrix documents;      /* M x d, M >= B; row i is the positive of query i; the queries' dtype */
-    negcos_const_matrix hard_negatives; /* absent, or (B*H) x d */
-    const int64_t* positives;           /* NULL = row i */
-    const int32_t* negatives;           /* with NEGCOS_SAMPLING_GIVEN: B x rounds rows of documents, -1 = absent */
-    const int64_t* document_ids;        /* NULL, or M */
-    const int64_t* query_ids;           /* NULL, or B */
-    const double* log_probability;      /* NULL, or M */
-    const double* weights;              /* NULL, or B */
+    negcos_const_matrix documents;      /* M x d, M >= B without positives; the queries' dtype */
+    negcos_const_matrix hard_negatives; /* absent, or (B*H) x d: rows i*H .. i*H + H - 1 are negatives of query i alone,
+                                           and follow the rounds in its list; they have no id and no log_probability */
+    const int64_t* positives;      /* B rows of documents, each the positive of its query; several queries may share
+                                      one. NULL = row i */
+    const int32_t* negatives;      /* with NEGCOS_SAMPLING_GIVEN: B x rounds rows of documents, -1 = absent */
+    const int64_t* document_ids;   /* M, with NEGCOS_EXCLUDE_SAME_DOCUMENT_ID; otherwise not read */
+    const int64_t* query_ids;      /* B, with NEGCOS_EXCLUDE_SAME_QUERY_ID; otherwise not read */
+    const double* log_probability; /* NULL, or M finite numbers: log Q of each document to be drawn as a candidate
+                                      (Yi et al., RecSys 2019); negcos_frequency estimates them */
+    const double* weights;         /* NULL, or B finite numbers >= 0. All 0: loss and gradients 0 */
 } negcos_batch;
 
 /*
@@ -214,23 +247,24 @@ typedef struct negcos_batch {
  */
 typedef struct negcos_result {
     uint32_t struct_size;
-    uint32_t reserved;             /* 0 */
-    double loss;                   /* mean or sum of the losses; 0 for an empty batch */
-    double grad_scale;             /* d loss / d scale */
-    double grad_bias;              /* d loss / d bias; 0 without SIGMOID */
-    double accuracy;               /* share of queries whose positive's logit is above every negative's; ties lose; the
-                                      positive's own row is no negative. NaN under BATCH_SOFTMAX and for an empty batch */
-    double mean_reciprocal_rank;   /* mean of 1 / (1 + number of negatives with a logit >= the positive's); likewise */
-    int64_t excluded;              /* negatives dropped by exclude and false_negative_margin */
-    int64_t zero_rows;             /* rows of queries and documents whose norm is 0 (COSINE); their cosines and
-                                      gradients are 0 */
-    negcos_matrix losses;          /* B x 1: loss_i */
-    negcos_matrix hit_probability; /* B x 1: exp(-loss_i) */
-    negcos_matrix logits;          /* B x (1 + rounds): z(i,k), the positive first; -Inf where absent; not with ALL */
-    negcos_matrix grad_queries;    /* B x d: d loss / d queries */
-    negcos_matrix grad_documents;  /* M x d: d loss / d documents */
-    negcos_matrix grad_hard_negatives;
-    int32_t* negatives; /* B x rounds: the rows used as negatives; not with ALL */
+    uint32_t reserved;           /* 0 */
+    double loss;                 /* weighted mean or sum of the losses; 0 for an empty batch */
+    double grad_scale;           /* d loss / d scale */
+    double grad_bias;            /* d loss / d bias; 0 without SIGMOID */
+    double accuracy;             /* share of queries whose positive's logit is above every negative's; ties lose; the
+                                    positive's own row is no negative. NaN under BATCH_SOFTMAX and for an empty batch */
+    double mean_reciprocal_rank; /* mean of 1 / (1 + number of negatives with a logit >= the positive's); likewise */
+    int64_t excluded;     /* negatives dropped by exclude and false_negative_margin; with BOTH of both directions */
+    int64_t zero_rows;    /* rows of queries, documents and hard negatives whose norm is 0 (COSINE); their
+                             cosines and gradients are 0 */
+    negcos_matrix losses; /* B x 1: loss_i; with BOTH the mean of query i's and of its document's */
+    negcos_matrix hit_probability; /* B x 1: exp(-loss_i); under DECOUPLED it may be above 1 */
+    negcos_matrix logits;         /* B x (1 + rounds + H): z(i,k), the positive first; -Inf where absent or dropped; not
+                                     with ALL */
+    negcos_matrix grad_queries;   /* B x d: d loss / d queries */
+    negcos_matrix grad_documents; /* M x d: d loss / d documents */
+    negcos_matrix grad_hard_negatives; /* (B*H) x d: d loss / d hard_negatives */
+    int32_t* negatives; /* B x rounds: the rows drawn as negatives, dropped ones included; not with ALL */
 } negcos_result;
 
 /* A thread pool, a set of kernels and a workspace. Opaque; one thread at a time. */

@@ -5,11 +5,13 @@
 #include <cstring>
 #include <limits>
 
+#include "exclusions.hpp"
 #include "gather.hpp"
 #include "pairs.hpp"
 #include "plan.hpp"
 #include "problem.hpp"
 #include "tiles.hpp"
+#include "variants.hpp"
 
 namespace negcos {
 namespace {
@@ -49,6 +51,125 @@ bool find_norms(Parallel& parallel, const KernelTable<E>& kernels, const negcos_
     total.broken += broken;
     rows.rescaled = rescaled != 0;
     return true;
+}
+
+// Everything but the plain softmax over a query's candidates, and the published layer.
+bool is_general(const negcos_options& o, const negcos_batch& batch) {
+    if (o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) return false;
+    return o.objective != NEGCOS_OBJECTIVE_SOFTMAX || o.direction != NEGCOS_DIRECTION_QUERY_TO_DOCUMENT ||
+           o.exclude != 0 || o.margin != 0 || o.label_smoothing != 0 || o.hardness != 0 ||
+           o.false_negative_margin < std::numeric_limits<double>::infinity() || o.prefix_count > 0 ||
+           batch.hard_negatives.data || batch.positives || batch.log_probability || batch.weights;
+}
+
+template <class E>
+void define_levels(const negcos_options& options, Problem<E>& p) {
+    p.level_count = options.prefix_count > 0 ? options.prefix_count : 1;
+    int64_t begin = 0;
+    for (int64_t k = 0; k < p.level_count; ++k) {
+        Level<E>& level = p.levels[k];
+        const int64_t end = options.prefix_count > 0 ? options.prefix_dims[k] : p.dim;
+        level.queries = p.queries;
+        level.documents = p.documents;
+        level.hard = p.hard;
+        for (Rows<E>* rows : {&level.queries, &level.documents, &level.hard})
+            if (rows->data) rows->data += begin;
+        level.dim = end - begin;
+        level.weight = options.prefix_count > 0 && options.prefix_weights ? options.prefix_weights[k] : 1;
+        begin = end;
+    }
+}
+
+template <class E>
+void reserve_levels(Problem<E>& p, Arena& arena) {
+    using T = Working<E>;
+    for (int64_t k = 0; k < p.level_count; ++k)
+        for (Rows<E>* rows : {&p.levels[k].queries, &p.levels[k].documents, &p.levels[k].hard}) {
+            reserve_norms(*rows, arena);
+            if (p.level_count == 1) continue;
+            rows->ratio = arena.take<T>(rows->count);
+            rows->live = arena.take<T>(rows->count);
+        }
+}
+
+// What ties row i of a prefix to that of the next: see Level. A prefix that is all zero takes over the next one's norm,
+// so that the gradient of its columns, which comes from longer prefixes alone, has something to be relative to.
+template <class T, class E>
+void link_row(Rows<E>& prefix, Rows<E>* next, int64_t i) {
+    const bool zero = prefix.inverse[i] == 0;
+    prefix.live[i] = zero ? T(0) : T(1);
+    if (!next) return;
+    next->ratio[i] = 1;
+    if (zero) {
+        prefix.inverse[i] = next->inverse[i];
+        prefix.rescale[i] = next->rescale[i];
+        prefix.project[i] = 0;
+    } else {
+        const double shorter = static_cast<double>(prefix.inverse[i]) * static_cast<double>(prefix.rescale[i]);
+        const double longer = static_cast<double>(next->inverse[i]) * static_cast<double>(next->rescale[i]);
+        next->ratio[i] = static_cast<T>(longer / shorter);
+    }
+}
+
+// Norms of every prefix of one side's rows; zero and broken ones are counted in the last.
+template <class E>
+bool find_level_norms(Parallel& parallel, const KernelTable<E>& kernels, const negcos_options& options, Problem<E>& p,
+                      Rows<E> Level<E>::*side, const E* data, NormCounts& total) {
+    using T = Working<E>;
+    const int64_t count = (p.levels[0].*side).count, per_task = rows_per_task(p.dim * p.level_count);
+    const bool dot = options.similarity == NEGCOS_SIMILARITY_DOT;
+    std::atomic<int64_t> zero{0}, broken{0}, rescaled{0};
+    const auto block = [&](int64_t begin, int64_t end, int64_t) {
+        for (int64_t k = 0, dim = 0; k < p.level_count; ++k) {
+            Rows<E> rows = p.levels[k].*side;
+            rows.data = data;
+            dim += p.levels[k].dim;
+            if (dot) {
+                for (int64_t i = begin; i < end; ++i) rows.inverse[i] = rows.rescale[i] = 1, rows.project[i] = 0;
+                continue;
+            }
+            const NormCounts counts = kernels.norms(rows, dim, options.norm_floor, begin, end);
+            rescaled += counts.rescaled;
+            if (k + 1 == p.level_count) zero += counts.zero, broken += counts.broken;
+        }
+        for (int64_t k = p.level_count - 1; k >= 0 && p.level_count > 1; --k)
+            for (int64_t i = begin; i < end; ++i)
+                link_row<T>(p.levels[k].*side, k + 1 < p.level_count ? &(p.levels[k + 1].*side) : nullptr, i);
+    };
+    if (!for_each_block(parallel, count, per_task, count <= per_task, block)) return false;
+    total.zero += zero;
+    total.broken += broken;
+    for (int64_t k = 0; k < p.level_count; ++k) (p.levels[k].*side).rescaled = rescaled != 0;
+    return true;
+}
+
+// What losses are divided by: 1 for the sum, and where all weights are 0.
+double total_weight(const negcos_options& options, const negcos_batch& batch) {
+    if (options.reduction == NEGCOS_REDUCTION_SUM || batch.queries.rows == 0) return 1;
+    if (!batch.weights) return static_cast<double>(batch.queries.rows);
+    Sum sum;
+    for (int64_t i = 0; i < batch.queries.rows; ++i) sum.add(batch.weights[i]);
+    return sum.value() > 0 ? sum.value() : 1;
+}
+
+template <class E>
+LossTerms<Working<E>> terms_of(const negcos_options& options, const negcos_batch& batch) {
+    using Terms = LossTerms<Working<E>>;
+    Terms t;
+    t.objective = options.objective == NEGCOS_OBJECTIVE_SIGMOID     ? Terms::Objective::sigmoid
+                  : options.objective == NEGCOS_OBJECTIVE_DECOUPLED ? Terms::Objective::decoupled
+                                                                    : Terms::Objective::softmax;
+    t.factor = options.scale / options.temperature;
+    t.hardness = options.hardness;
+    t.margin = options.margin;
+    t.smoothing = options.label_smoothing;
+    t.bias = options.bias;
+    t.false_negative_margin = options.false_negative_margin;
+    t.correct_positive = batch.log_probability && options.correction == NEGCOS_CORRECTION_ALL_CANDIDATES;
+    t.weights = batch.weights;
+    t.total_weight = total_weight(options, batch);
+    t.hard = batch.queries.rows > 0 ? batch.hard_negatives.rows / batch.queries.rows : 0;
+    return t;
 }
 
 // A caller's own threads may fail half-way, after rows were finished: then everything is computed beside the outputs
@@ -98,6 +219,17 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
     problem.logits = output_of<E>(result.logits);
     problem.grad_queries = output_of<E>(result.grad_queries);
     problem.grad_documents = output_of<E>(result.grad_documents);
+    problem.grad_hard_negatives = output_of<E>(result.grad_hard_negatives);
+    problem.hard.data = static_cast<const E*>(batch.hard_negatives.data);
+    problem.hard.stride = batch.hard_negatives.row_stride;
+    problem.hard.count = batch.hard_negatives.data ? batch.hard_negatives.rows : 0;
+    problem.positives = batch.positives;
+    problem.both = options.direction == NEGCOS_DIRECTION_BOTH;
+    problem.terms = terms_of<E>(options, batch);
+    const bool general = is_general(options, batch);
+    if (general) define_levels(options, problem);
+    ExclusionList same_document, same_query;
+    Working<E>* correction = nullptr;
 
     // Under BATCH_SOFTMAX negatives play no part in the loss and exist only when asked for.
     const bool sampled = options.sampling != NEGCOS_SAMPLING_ALL;
@@ -106,6 +238,8 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
                                   : Pairs(problem.batch(), problem.documents.count);
     GatherEngine<E> gather(problem, pairs, kernels);
     TileEngine<E> tiles(problem, sampled ? &pairs : nullptr, kernels);
+    GatherVariantEngine<E> gather_variants(problem, pairs, kernels);
+    TileVariantEngine<E> tile_variants(problem, sampled ? &pairs : nullptr, kernels);
     const Staging<E> staging(context.parallel.threading() == NEGCOS_THREADING_CALLBACK);
 
     const int32_t status = context.workspace.lay_out([&](Arena& arena) {
@@ -115,24 +249,48 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
         stage.reserve(arena, result.logits, problem.logits);
         stage.reserve(arena, result.grad_queries, problem.grad_queries);
         stage.reserve(arena, result.grad_documents, problem.grad_documents);
-        reserve_norms(problem.queries, arena);
-        reserve_norms(problem.documents, arena);
-        if (tiled)
-            tiles.reserve(arena, context.parallel.threads());
-        else
-            gather.reserve(arena, context.parallel.threads());
+        stage.reserve(arena, result.grad_hard_negatives, problem.grad_hard_negatives);
+        const int64_t workers = context.parallel.threads();
+        if (!general) {
+            reserve_norms(problem.queries, arena);
+            reserve_norms(problem.documents, arena);
+            tiled ? tiles.reserve(arena, workers) : gather.reserve(arena, workers);
+            return;
+        }
+        reserve_levels(problem, arena);
+        if (batch.log_probability) correction = arena.take<Working<E>>(problem.documents.count);
+        if (options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID)
+            same_document.reserve(arena, problem.documents.count, problem.batch());
+        if (options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID) same_query.reserve(arena, problem.batch(), problem.batch());
+        tiled ? tile_variants.reserve(arena, workers) : gather_variants.reserve(arena, workers);
     });
     if (status != NEGCOS_STATUS_OK) return status;
 
     Totals totals;
     NormCounts norms;
-    if (!find_norms(context.parallel, kernels, options, problem.dim, problem.queries, norms) ||
-        !find_norms(context.parallel, kernels, options, problem.dim, problem.documents, norms))
+    if (general) {
+        const auto norms_of = [&](Rows<E> Level<E>::*side, const Rows<E>& rows) {
+            return find_level_norms(context.parallel, kernels, options, problem, side, rows.data, norms);
+        };
+        if (!norms_of(&Level<E>::queries, problem.queries) || !norms_of(&Level<E>::documents, problem.documents) ||
+            !norms_of(&Level<E>::hard, problem.hard))
+            return threads_failed();
+        for (int64_t j = 0; correction && j < problem.documents.count; ++j)
+            correction[j] = static_cast<Working<E>>(-batch.log_probability[j]);
+        problem.terms.correction = correction;
+        if (options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID)
+            problem.terms.same_document = same_document.same_document(batch.document_ids, problem.documents.count,
+                                                                      batch.positives, problem.batch());
+        if (options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID)
+            problem.terms.same_query = same_query.same_query(batch.query_ids, batch.positives, problem.batch());
+    } else if (!find_norms(context.parallel, kernels, options, problem.dim, problem.queries, norms) ||
+               !find_norms(context.parallel, kernels, options, problem.dim, problem.documents, norms)) {
         return threads_failed();
+    }
     // Tiles multiply documents that were not sampled by 0, which does not keep NaN and Inf away.
     if (tiled && sampled && norms.broken > 0) return evaluate_with<E>(context, options, batch, result, false);
-    if (!(tiled ? tiles.run(context.parallel, context.kernels, totals)
-                : gather.run(context.parallel, context.kernels, totals)))
+    const auto run = [&](auto& engine) { return engine.run(context.parallel, context.kernels, totals); };
+    if (!(general ? (tiled ? run(tile_variants) : run(gather_variants)) : (tiled ? run(tiles) : run(gather))))
         return threads_failed();
 
     staging.copy(problem.losses, result.losses);
@@ -140,17 +298,18 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
     staging.copy(problem.logits, result.logits);
     staging.copy(problem.grad_queries, result.grad_queries);
     staging.copy(problem.grad_documents, result.grad_documents);
+    staging.copy(problem.grad_hard_negatives, result.grad_hard_negatives);
     if (result.negatives) pairs.copy_negatives(result.negatives);
 
     const bool ranked = !problem.batch_softmax && problem.batch() > 0;
     const double nan = std::numeric_limits<double>::quiet_NaN();
     const auto one_nan = [nan](double x) { return x == x ? x : nan; };
-    result.loss = one_nan(problem.mean && problem.batch() > 0 ? totals.loss.value() / rows : totals.loss.value());
+    result.loss = one_nan(totals.loss.value() / problem.terms.total_weight);
     result.grad_scale = one_nan(totals.grad_scale.value() / options.temperature);
-    result.grad_bias = 0;
+    result.grad_bias = one_nan(totals.grad_bias.value());
     result.accuracy = ranked ? static_cast<double>(totals.rank_zero) / rows : nan;
     result.mean_reciprocal_rank = ranked ? totals.reciprocal_rank.value() / rows : nan;
-    result.excluded = 0;
+    result.excluded = totals.excluded;
     result.zero_rows = norms.zero;
     return NEGCOS_STATUS_OK;
 }

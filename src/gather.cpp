@@ -59,8 +59,8 @@ bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& to
                gradient_of(parallel, p.documents, p.queries, pairs_.incoming(), p.grad_documents);
     }
 
-    totals = kernels_.batch_softmax(
-        {p.batch(), positives_, p.loss.factor, p.mean, edges_, batch_scratch_, p.losses, p.hit_probability});
+    totals = kernels_.batch_softmax({p.batch(), positives_, p.loss.factor, p.mean, p.terms.weights,
+                                     p.terms.total_weight, edges_, batch_scratch_, p.losses, p.hit_probability});
     Incoming positives_only;
     positives_only.direct = p.batch();
     return (!p.grad_queries.data || gradient_of(parallel, p.queries, p.documents, positives_only, p.grad_queries)) &&

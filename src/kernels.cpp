@@ -5,9 +5,11 @@
 
 #include "kernel/exp_log.hpp"
 #include "kernel/gather.hpp"
+#include "kernel/gather_variants.hpp"
 #include "kernel/norms.hpp"
 #include "kernel/philox.hpp"
 #include "kernel/tile.hpp"
+#include "kernel/tile_variants.hpp"
 
 #define NEGCOS_JOIN_(a, b) a##b
 #define NEGCOS_JOIN(a, b) NEGCOS_JOIN_(a, b)
@@ -47,6 +49,19 @@ constexpr negcos::KernelTable<E> kTable = {
     tile_finish_queries<E>,
     tile_finish_documents<E>,
     tile_scratch<negcos::Working<E>>,
+    variant_scratch<E>,
+    variant_queries<E>,
+    variant_documents<E>,
+    hard_gradient<E>,
+    variant_positives<E>,
+    variant_scores<E>,
+    variant_close_queries<E>,
+    variant_close_documents<E>,
+    variant_weights<E>,
+    variant_finish_queries<E>,
+    variant_finish_documents<E>,
+    variant_totals<E>,
+    tile_variant_scratch<E>,
     exp_each<negcos::Working<E>>,
 };
 

@@ -65,19 +65,24 @@ struct Rows {
     T* project = nullptr;
     T* rescale = nullptr;
     bool rescaled = false;  // any rescale is not 1
+    // With nested prefixes: the norm of the prefix before over this one's, and 1 where this prefix is not all zero.
+    T* ratio = nullptr;
+    T* live = nullptr;
 };
 
 struct NormCounts {
     int64_t zero = 0, rescaled = 0, broken = 0;  // broken: NaN or Inf in the row
 };
 
-// The negatives: row `negatives[i * row_stride + r * round_stride]` of the documents for query i in round r, -1 =
-// absent. The positive of query i is row i.
+// The positive of each query, and the negatives: row `negatives[i * row_stride + r * round_stride]` of the documents
+// for query i in round r, -1 = absent.
 struct Candidates {
     const int32_t* negatives = nullptr;
     int64_t row_stride = 0, round_stride = 0;
     int64_t rounds = 0;
-    bool complete = true;                                       // none is absent
+    bool complete = true;                // none is absent
+    const int64_t* positives = nullptr;  // nullptr = row i
+    NEGCOS_INLINE int64_t positive(int64_t query) const { return positives ? positives[query] : query; }
     NEGCOS_INLINE int64_t slots() const { return 1 + rounds; }  // edges per query, the positive first
 };
 
@@ -90,6 +95,42 @@ struct Incoming {
     const int64_t* start = nullptr;  // count + 1: edges start[j] .. start[j + 1] of `edge`
     const int64_t* edge = nullptr;   // query * slots + slot
     int64_t slots = 1;
+};
+
+inline constexpr int64_t kMostPrefixes = 32;
+
+// Columns of all rows with the norms of everything up to their end. Without nested prefixes there is one level, all
+// columns; each prefix adds one to those before. A similarity of level p is then that of level p - 1 times both rows'
+// ratios plus a dot product over the columns of level p; and the weight of a pair in the gradient of level p's columns
+// is its weight in loss p plus that in the columns of level p + 1 times both rows' ratios.
+template <class E>
+struct Level {
+    Rows<E> queries, documents, hard;
+    int64_t dim = 0;
+    double weight = 1;  // of this prefix's loss
+};
+
+// Documents that are no negatives of a query: those of its group, rising.
+struct Exclusion {
+    const int32_t* group = nullptr;  // of each query; nullptr = nothing is excluded
+    const int64_t* start = nullptr;  // of each group, and the end
+    const int32_t* document = nullptr;
+};
+
+// How the general loss turns similarities into logits and those into a loss; docs/losses.md has the formulas.
+template <class T>
+struct LossTerms {
+    enum class Objective { softmax, decoupled, sigmoid };
+    Objective objective = Objective::softmax;
+    double factor = 1;  // scale / temperature
+    double hardness = 0, margin = 0, smoothing = 0, bias = 0;
+    double false_negative_margin = 0;  // +Inf = off
+    const T* correction = nullptr;     // M, padded: added to the logits of documents; nullptr = none
+    bool correct_positive = false;
+    Exclusion same_document, same_query;
+    const double* weights = nullptr;  // B; nullptr = 1 each
+    double total_weight = 1;          // what the sum of the losses is divided by
+    int64_t hard = 0;                 // hard negatives a query
 };
 
 // What a block of queries adds to the totals. Sums in double with the part that each addition rounds away kept beside.
@@ -109,13 +150,15 @@ struct Sum {
 };
 
 struct Totals {
-    Sum loss, grad_scale, reciprocal_rank;
-    int64_t rank_zero = 0;
+    Sum loss, grad_scale, grad_bias, reciprocal_rank;
+    int64_t rank_zero = 0, excluded = 0;
     NEGCOS_INLINE void add(const Totals& other) {
         loss.add(other.loss);
         grad_scale.add(other.grad_scale);
+        grad_bias.add(other.grad_bias);
         reciprocal_rank.add(other.reciprocal_rank);
         rank_zero += other.rank_zero;
+        excluded += other.excluded;
     }
 };
 
@@ -167,6 +210,8 @@ struct BatchSoftmax {
     const T* similarity = nullptr;
     double factor = 1;
     bool mean = true;
+    const double* weights = nullptr;  // B; nullptr = 1 each
+    double total_weight = 1;          // what the sum of the losses is divided by
     T* edges = nullptr;
     T* scratch = nullptr;  // B, padded
     Output<E> losses, hit_probability;
@@ -200,6 +245,93 @@ struct Tiles {
     Output<E> losses, hit_probability, logits, grad_queries, grad_documents;
 };
 
+// The general loss in engine 1. Arrays of edges lie level after level: B x slots, or B x hard for hard negatives.
+template <class E>
+struct GatherVariants {
+    using T = Working<E>;
+    const Level<E>* levels = nullptr;
+    int64_t level_count = 1, dim = 0;
+    Candidates candidates;
+    LossTerms<T> terms;
+    T *weights = nullptr, *similarities = nullptr;  // d loss / d z; similarities of several levels alone
+    T *hard_weights = nullptr, *hard_similarities = nullptr;
+    Incoming incoming;
+    Output<E> losses, hit_probability, logits, grad_queries, grad_documents, grad_hard_negatives;
+    NEGCOS_INLINE int64_t batch() const { return levels[0].queries.count; }
+};
+
+// The gradient of hard negatives from the one edge that each has, in either engine.
+template <class E>
+struct HardNegatives {
+    using T = Working<E>;
+    const Level<E>* levels = nullptr;
+    int64_t level_count = 1, dim = 0, hard = 0;
+    double factor = 1;
+    const T *weights = nullptr, *similarities = nullptr;  // levels x B x hard
+    Output<E> gradient;
+};
+
+// Sums over a part of the negatives of one query; sums of exp are relative to their own top.
+struct EdgeSums {
+    double sum = 0;      // of exp(z - top), or of softplus(z + bias)
+    double slope = 0;    // of sigma(z + bias)
+    double moment = 0;   // of exp(z - top), or sigma, times (similarity - the positive's)
+    double spread = 0;   // of the positive's logit minus the negative's
+    double reach = 0;    // of (similarity - the positive's)
+    double kept = 0;     // negatives left
+    double rank = 0;     // those with a logit >= the positive's
+    double dropped = 0;  // negatives that an exclusion or false_negative_margin took away
+};
+
+// One level of the general loss in engine 2.
+template <class E>
+struct TileLevel {
+    using T = Working<E>;
+    int64_t width = 0, stride = 0;
+    T *query_units = nullptr, *document_units = nullptr, *panels = nullptr;  // as in Tiles
+    T* scores = nullptr;     // chunks x block x score_stride: similarities, -Inf = no negative, then weights
+    T* positives = nullptr;  // B: similarity of each query and its positive
+    // Of each query's softmax, and for both directions of each document's: see EdgeShare.
+    T *query_top = nullptr, *query_share = nullptr, *query_smooth = nullptr;
+    T *document_top = nullptr, *document_share = nullptr, *document_smooth = nullptr;
+    T* positive_weight = nullptr;       // B
+    EdgeSums* document_sums = nullptr;  // M, relative to document_top
+    T* chunk_top = nullptr;             // block x chunks
+    EdgeSums* chunk_sums = nullptr;     // block x chunks
+    // Of several levels alone: sums of weights times similarities, of queries by chunk (block x chunks) and of
+    // documents.
+    double *chunk_moment = nullptr, *document_moment = nullptr;
+    T* partial = nullptr;        // chunks x block x stride: the queries' gradient by chunk
+    T* gradient_sums = nullptr;  // M x stride: the documents' gradient so far
+};
+
+// What rows or columns add to the totals.
+struct RowEnd {
+    double loss = 0, grad_scale = 0, grad_bias = 0;
+    int64_t rank = 0, excluded = 0;
+};
+
+// The general loss in engine 2: scores of a block of queries against all chunks, their sums, then their weights in
+// place, then the gradients as products of weights and rows. For both directions a first walk over all blocks finds the
+// sums.
+template <class E>
+struct TileVariants {
+    using T = Working<E>;
+    const Level<E>* levels = nullptr;
+    const TileLevel<E>* tiles = nullptr;
+    int64_t level_count = 1, dim = 0;
+    int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
+    Candidates candidates;
+    LossTerms<T> terms;
+    bool both = false;
+    const T* counts = nullptr;                                // as scores: how often the document is a negative
+    T *hard_weights = nullptr, *hard_similarities = nullptr;  // levels x B x hard
+    RowEnd *queries = nullptr, *documents = nullptr;          // B; M for both directions
+    Output<E> losses, hit_probability, logits, grad_queries, grad_documents;
+    NEGCOS_INLINE int64_t batch() const { return levels[0].queries.count; }
+    NEGCOS_INLINE int64_t document_count() const { return levels[0].documents.count; }
+};
+
 template <class E>
 struct KernelTable {
     using T = Working<E>;
@@ -221,6 +353,24 @@ struct KernelTable {
     void (*tile_finish_queries)(const Tiles<E>&, int64_t first, int64_t begin, int64_t end, T* scratch) noexcept;
     void (*tile_finish_documents)(const Tiles<E>&, int64_t begin, int64_t end) noexcept;
     int64_t (*tile_scratch)(int64_t stride, int64_t block, int64_t chunks) noexcept;  // elements, for all of the above
+
+    // The general loss. Scratch of all of it: variant_scratch() elements, or tile_variant_scratch().
+    int64_t (*variant_scratch)(const Level<E>*, int64_t level_count, int64_t dim, int64_t slots) noexcept;
+    Totals (*variant_queries)(const GatherVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*variant_documents)(const GatherVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*hard_gradient)(const HardNegatives<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*variant_positives)(const TileVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*variant_scores)(const TileVariants<E>&, int64_t first, int64_t count, int64_t chunk, bool sums) noexcept;
+    void (*variant_close_queries)(const TileVariants<E>&, int64_t first, int64_t begin, int64_t end,
+                                  T* scratch) noexcept;
+    void (*variant_close_documents)(const TileVariants<E>&, int64_t begin, int64_t end) noexcept;
+    void (*variant_weights)(const TileVariants<E>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
+    void (*variant_finish_queries)(const TileVariants<E>&, int64_t first, int64_t begin, int64_t end,
+                                   T* scratch) noexcept;
+    void (*variant_finish_documents)(const TileVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    Totals (*variant_totals)(const TileVariants<E>&) noexcept;
+    int64_t (*tile_variant_scratch)(const Level<E>*, int64_t level_count, int64_t chunk, int64_t chunks,
+                                    int64_t hard) noexcept;
 
     // Elementwise, for tests: exp of n numbers <= 0.
     void (*exp_nonpositive)(const T* x, T* result, int64_t n) noexcept;

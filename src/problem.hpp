@@ -12,11 +12,17 @@ namespace negcos {
 
 template <class E>
 struct Problem {
-    Rows<E> queries, documents;  // B and M rows
+    Rows<E> queries, documents, hard;  // B, M and B * H rows
     int64_t dim = 0;
     LossScale loss;
     bool mean = true, batch_softmax = false;
-    Output<E> losses, hit_probability, logits, grad_queries, grad_documents;
+    // The general loss.
+    Level<E> levels[kMostPrefixes];
+    int64_t level_count = 1;
+    LossTerms<Working<E>> terms;
+    const int64_t* positives = nullptr;  // nullptr = row i
+    bool both = false;
+    Output<E> losses, hit_probability, logits, grad_queries, grad_documents, grad_hard_negatives;
 
     int64_t batch() const { return queries.count; }
     bool gradients() const { return grad_queries.data || grad_documents.data; }

@@ -3,8 +3,10 @@
 
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 
+#include "kernels.hpp"
 #include "status.hpp"
 
 namespace negcos {
@@ -16,8 +18,9 @@ namespace {
         if (const int32_t status_ = (expression)) return status_; \
     } while (false)
 
-int32_t unsupported(const char* what) {
-    return fail(NEGCOS_STATUS_UNSUPPORTED, "%s: this version cannot do that", what);
+// Two options that cannot be had together.
+int32_t exclusive(const char* one, const char* other) {
+    return fail(NEGCOS_STATUS_UNSUPPORTED, "%s and %s exclude each other", one, other);
 }
 
 int32_t check_enum(const char* name, int32_t value, int32_t last) {
@@ -32,13 +35,9 @@ int32_t check_finite(const char* name, double value) {
     return NEGCOS_STATUS_OK;
 }
 
-// An option whose only value so far is its default.
-int32_t check_default(const char* name, double value, double normal) {
-    if (std::isnan(value)) return fail(NEGCOS_STATUS_VALUE, "options.%s is NaN", name);
-    if (value != normal)
-        return fail(NEGCOS_STATUS_UNSUPPORTED, "options.%s is %g: this version cannot do that (only %g)", name, value,
-                    normal);
-    return NEGCOS_STATUS_OK;
+// Differences of two logits must stay finite in the working type.
+double most_of(int32_t dtype) {
+    return dtype == NEGCOS_DTYPE_F64 ? 0x1p1020 : 0x1p124;
 }
 
 int64_t element_size(int32_t dtype) {
@@ -139,11 +138,11 @@ int32_t check_sampling(const negcos_options& options, int64_t batch, int64_t doc
                     static_cast<long long>(batch), options.rounds);
     switch (options.sampling) {
         case NEGCOS_SAMPLING_CYCLIC:
-            return unsupported("options.sampling CYCLIC");
+            return exclusive("options.sampling CYCLIC", "this version");
         case NEGCOS_SAMPLING_UNIFORM:
-            return unsupported("options.sampling UNIFORM");
+            return exclusive("options.sampling UNIFORM", "this version");
         case NEGCOS_SAMPLING_LOG_UNIFORM:
-            return unsupported("options.sampling LOG_UNIFORM");
+            return exclusive("options.sampling LOG_UNIFORM", "this version");
         default:
             return NEGCOS_STATUS_OK;
     }
@@ -173,24 +172,97 @@ int32_t check_given(const negcos_options& options, const negcos_batch& batch) {
 }
 
 int32_t check_scale(const negcos_options& options, int32_t dtype) {
-    // Differences of two logits must stay finite in the working type.
-    const double most = dtype == NEGCOS_DTYPE_F64 ? 0x1p1020 : 0x1p124;
+    const double most = most_of(dtype);
     const double factor = options.scale / options.temperature;
     if (!(std::fabs(factor) <= most))
         return fail(NEGCOS_STATUS_VALUE,
                     "options.scale / options.temperature is %g / %g, expected a ratio of at most %g for this dtype",
                     options.scale, options.temperature, most);
+    const double terms[] = {factor * options.margin, std::fabs(factor) + std::fabs(options.hardness), options.bias};
+    const char* const names[] = {"margin", "hardness", "bias"};
+    for (size_t k = 0; k < std::size(terms); ++k)
+        if (!(std::fabs(terms[k]) <= most))
+            return fail(NEGCOS_STATUS_VALUE, "options.%s makes a logit of %g, expected at most %g for this dtype",
+                        names[k], terms[k], most);
     return NEGCOS_STATUS_OK;
 }
 
-int32_t check_not_yet(const negcos_batch& batch, const negcos_result& result) {
-    if (batch.hard_negatives.data) return unsupported("batch.hard_negatives");
-    if (batch.positives) return unsupported("batch.positives");
-    if (batch.document_ids) return unsupported("batch.document_ids");
-    if (batch.query_ids) return unsupported("batch.query_ids");
-    if (batch.log_probability) return unsupported("batch.log_probability");
-    if (batch.weights) return unsupported("batch.weights");
-    if (result.grad_hard_negatives.data) return unsupported("result.grad_hard_negatives");
+int32_t check_prefixes(const negcos_options& options, int64_t dim) {
+    for (int32_t p = 0; p < options.prefix_count; ++p) {
+        const int32_t columns = options.prefix_dims[p], before = p > 0 ? options.prefix_dims[p - 1] : 0;
+        if (columns <= before || columns > dim)
+            return fail(NEGCOS_STATUS_VALUE,
+                        "options.prefix_dims[%d] is %d, expected more than %d and at most %lld columns", p, columns,
+                        before, static_cast<long long>(dim));
+    }
+    return NEGCOS_STATUS_OK;
+}
+
+// Finite numbers, 0 or more if they are weights, and small enough for a logit otherwise.
+int32_t check_numbers(const char* name, const double* values, int64_t count, bool weights, double most) {
+    for (int64_t k = 0; values && k < count; ++k)
+        if (!std::isfinite(values[k]) || (weights && values[k] < 0) || (!weights && std::fabs(values[k]) > most))
+            return fail(NEGCOS_STATUS_VALUE, "%s[%lld] is %g, expected a finite number%s", name,
+                        static_cast<long long>(k), values[k], weights ? " of 0 or more" : "");
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t check_positives(const negcos_batch& batch) {
+    for (int64_t i = 0; batch.positives && i < batch.queries.rows; ++i)
+        if (batch.positives[i] < 0 || batch.positives[i] >= batch.documents.rows)
+            return fail(NEGCOS_STATUS_VALUE, "batch.positives[%lld] is %lld, expected a row of the %lld documents",
+                        static_cast<long long>(i), static_cast<long long>(batch.positives[i]),
+                        static_cast<long long>(batch.documents.rows));
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t check_hard_negatives(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
+    const negcos_const_matrix &hard = batch.hard_negatives, &queries = batch.queries;
+    if (!hard.data) {
+        if (result.grad_hard_negatives.data)
+            return fail(NEGCOS_STATUS_NULL_ARGUMENT,
+                        "batch.hard_negatives is absent, expected rows for result.grad_hard_negatives");
+        return NEGCOS_STATUS_OK;
+    }
+    NEGCOS_TRY(check_matrix("batch.hard_negatives", hard));
+    if (hard.dtype != queries.dtype)
+        return fail(NEGCOS_STATUS_DTYPE, "batch.hard_negatives.dtype is %d, expected the queries' %d", hard.dtype,
+                    queries.dtype);
+    if (hard.cols != queries.cols)
+        return fail(NEGCOS_STATUS_SHAPE, "batch.hard_negatives has %lld columns, expected the queries' %lld",
+                    static_cast<long long>(hard.cols), static_cast<long long>(queries.cols));
+    if (queries.rows > 0 ? hard.rows % queries.rows != 0 : hard.rows != 0)
+        return fail(NEGCOS_STATUS_SHAPE, "batch.hard_negatives has %lld rows, expected a multiple of the %lld queries",
+                    static_cast<long long>(hard.rows), static_cast<long long>(queries.rows));
+    int64_t edges;
+    if (hard.rows > std::numeric_limits<int32_t>::max() ||
+        __builtin_add_overflow(queries.rows * (int64_t{1} + options.rounds), hard.rows, &edges))
+        return fail(NEGCOS_STATUS_SHAPE, "batch.hard_negatives has %lld rows, expected at most 2147483647",
+                    static_cast<long long>(hard.rows));
+    return NEGCOS_STATUS_OK;
+}
+
+// Options of the batch that others exclude or need.
+int32_t check_combinations(const negcos_options& options, const negcos_batch& batch) {
+    if (options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) {
+        if (batch.log_probability) return exclusive("options.objective BATCH_SOFTMAX", "batch.log_probability");
+        if (batch.hard_negatives.data) return exclusive("options.objective BATCH_SOFTMAX", "batch.hard_negatives");
+    }
+    if (options.direction == NEGCOS_DIRECTION_BOTH) {
+        if (batch.positives) return exclusive("options.direction BOTH", "batch.positives");
+        if (batch.log_probability) return exclusive("options.direction BOTH", "batch.log_probability");
+        if (batch.documents.rows != batch.queries.rows)
+            return fail(NEGCOS_STATUS_SHAPE,
+                        "batch.documents has %lld rows, expected the queries' %lld with direction BOTH",
+                        static_cast<long long>(batch.documents.rows), static_cast<long long>(batch.queries.rows));
+    }
+    if ((options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID) && !batch.document_ids && batch.documents.rows > 0)
+        return fail(NEGCOS_STATUS_NULL_ARGUMENT,
+                    "batch.document_ids is NULL, expected %lld with exclude SAME_DOCUMENT_ID",
+                    static_cast<long long>(batch.documents.rows));
+    if ((options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID) && !batch.query_ids && batch.queries.rows > 0)
+        return fail(NEGCOS_STATUS_NULL_ARGUMENT, "batch.query_ids is NULL, expected %lld with exclude SAME_QUERY_ID",
+                    static_cast<long long>(batch.queries.rows));
     return NEGCOS_STATUS_OK;
 }
 
@@ -200,7 +272,15 @@ int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch,
     const Region inputs[] = {
         region("batch.queries", batch.queries),
         region("batch.documents", batch.documents),
+        region("batch.hard_negatives", batch.hard_negatives),
         contiguous("batch.negatives", given ? batch.negatives : nullptr, edges, sizeof(int32_t)),
+        contiguous("batch.positives", batch.positives, batch.queries.rows, sizeof(int64_t)),
+        contiguous("batch.document_ids", batch.document_ids, batch.documents.rows, sizeof(int64_t)),
+        contiguous("batch.query_ids", batch.query_ids, batch.queries.rows, sizeof(int64_t)),
+        contiguous("batch.log_probability", batch.log_probability, batch.documents.rows, sizeof(double)),
+        contiguous("batch.weights", batch.weights, batch.queries.rows, sizeof(double)),
+        contiguous("options.prefix_dims", options.prefix_dims, options.prefix_count, sizeof(int32_t)),
+        contiguous("options.prefix_weights", options.prefix_weights, options.prefix_count, sizeof(double)),
     };
     const Region outputs[] = {
         region("result.losses", result.losses),
@@ -208,6 +288,7 @@ int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch,
         region("result.logits", result.logits),
         region("result.grad_queries", result.grad_queries),
         region("result.grad_documents", result.grad_documents),
+        region("result.grad_hard_negatives", result.grad_hard_negatives),
         contiguous("result.negatives", result.negatives, edges, sizeof(int32_t)),
     };
     for (const Region& output : outputs) {
@@ -238,16 +319,46 @@ int32_t validate_options(const negcos_options& o) {
     if (o.norm_floor < 0)
         return fail(NEGCOS_STATUS_VALUE, "options.norm_floor is %g, expected 0 or more", o.norm_floor);
 
-    if (o.objective == NEGCOS_OBJECTIVE_SIGMOID) return unsupported("options.objective SIGMOID");
-    if (o.objective == NEGCOS_OBJECTIVE_DECOUPLED) return unsupported("options.objective DECOUPLED");
-    if (o.direction == NEGCOS_DIRECTION_BOTH) return unsupported("options.direction BOTH");
-    if (o.exclude != 0) return unsupported("options.exclude");
-    NEGCOS_TRY(check_default("bias", o.bias, 0));
-    NEGCOS_TRY(check_default("margin", o.margin, 0));
-    NEGCOS_TRY(check_default("label_smoothing", o.label_smoothing, 0));
-    NEGCOS_TRY(check_default("hardness", o.hardness, 0));
-    if (o.prefix_count != 0) return unsupported("options.prefix_count");
-    return check_default("false_negative_margin", o.false_negative_margin, std::numeric_limits<double>::infinity());
+    NEGCOS_TRY(check_finite("bias", o.bias));
+    NEGCOS_TRY(check_finite("margin", o.margin));
+    NEGCOS_TRY(check_finite("hardness", o.hardness));
+    if (!(o.label_smoothing >= 0 && o.label_smoothing < 1))
+        return fail(NEGCOS_STATUS_VALUE, "options.label_smoothing is %g, expected at least 0 and less than 1",
+                    o.label_smoothing);
+    if (!(o.false_negative_margin > -std::numeric_limits<double>::infinity()))
+        return fail(NEGCOS_STATUS_VALUE, "options.false_negative_margin is %g, expected a number or +Inf",
+                    o.false_negative_margin);
+    if (o.prefix_count < 0 || o.prefix_count > kMostPrefixes)
+        return fail(NEGCOS_STATUS_VALUE, "options.prefix_count is %d, expected 0 to %d", o.prefix_count,
+                    static_cast<int>(kMostPrefixes));
+    if (o.prefix_count > 0 && !o.prefix_dims)
+        return fail(NEGCOS_STATUS_NULL_ARGUMENT, "options.prefix_dims is NULL, expected %d column counts",
+                    o.prefix_count);
+    NEGCOS_TRY(check_numbers("options.prefix_weights", o.prefix_weights, o.prefix_count, true, 0));
+
+    const char* const objective = o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX ? "options.objective BATCH_SOFTMAX"
+                                  : o.objective == NEGCOS_OBJECTIVE_SIGMOID     ? "options.objective SIGMOID"
+                                  : o.objective == NEGCOS_OBJECTIVE_DECOUPLED   ? "options.objective DECOUPLED"
+                                                                                : "options.objective SOFTMAX";
+    if (o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) {
+        if (o.direction == NEGCOS_DIRECTION_BOTH) return exclusive(objective, "options.direction BOTH");
+        if (o.exclude != 0) return exclusive(objective, "options.exclude");
+        if (o.margin != 0) return exclusive(objective, "options.margin");
+        if (o.hardness != 0) return exclusive(objective, "options.hardness");
+        if (o.false_negative_margin < std::numeric_limits<double>::infinity())
+            return exclusive(objective, "options.false_negative_margin");
+        if (o.prefix_count != 0) return exclusive(objective, "options.prefix_count");
+    }
+    if (o.label_smoothing != 0 && o.objective != NEGCOS_OBJECTIVE_SOFTMAX)
+        return exclusive(objective, "options.label_smoothing");
+    if (o.bias != 0 && o.objective != NEGCOS_OBJECTIVE_SIGMOID) return exclusive(objective, "options.bias");
+    if (o.direction == NEGCOS_DIRECTION_BOTH) {
+        // Its sum over all pairs is the same from either side.
+        if (o.objective == NEGCOS_OBJECTIVE_SIGMOID) return exclusive(objective, "options.direction BOTH");
+        if (o.sampling != NEGCOS_SAMPLING_ALL)
+            return exclusive("options.direction BOTH", "any options.sampling but ALL");
+    }
+    return NEGCOS_STATUS_OK;
 }
 
 int32_t validate_evaluate(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
@@ -264,12 +375,18 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
     if (documents.cols != queries.cols)
         return fail(NEGCOS_STATUS_SHAPE, "batch.documents has %lld columns, expected the queries' %lld",
                     static_cast<long long>(documents.cols), static_cast<long long>(queries.cols));
-    if (documents.rows < queries.rows)
+    if (documents.rows < queries.rows && !batch.positives)
         return fail(NEGCOS_STATUS_SHAPE, "batch.documents has %lld rows, expected at least the queries' %lld",
                     static_cast<long long>(documents.rows), static_cast<long long>(queries.rows));
-    NEGCOS_TRY(check_not_yet(batch, result));
+    NEGCOS_TRY(check_combinations(options, batch));
     NEGCOS_TRY(check_scale(options, queries.dtype));
+    NEGCOS_TRY(check_prefixes(options, queries.cols));
+    NEGCOS_TRY(check_positives(batch));
+    NEGCOS_TRY(check_numbers("batch.weights", batch.weights, queries.rows, true, 0));
+    NEGCOS_TRY(
+        check_numbers("batch.log_probability", batch.log_probability, documents.rows, false, most_of(queries.dtype)));
     NEGCOS_TRY(check_sampling(options, queries.rows, documents.rows));
+    NEGCOS_TRY(check_hard_negatives(options, batch, result));
 
     if (options.sampling == NEGCOS_SAMPLING_ALL) {
         if (result.logits.data)
@@ -284,10 +401,13 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
     const int64_t rows = queries.rows;
     NEGCOS_TRY(check_output("result.losses", result.losses, rows, 1, queries.dtype));
     NEGCOS_TRY(check_output("result.hit_probability", result.hit_probability, rows, 1, queries.dtype));
-    NEGCOS_TRY(check_output("result.logits", result.logits, rows, int64_t{1} + options.rounds, queries.dtype));
+    const int64_t hard = batch.hard_negatives.data && rows > 0 ? batch.hard_negatives.rows / rows : 0;
+    NEGCOS_TRY(check_output("result.logits", result.logits, rows, int64_t{1} + options.rounds + hard, queries.dtype));
     NEGCOS_TRY(check_output("result.grad_queries", result.grad_queries, rows, queries.cols, queries.dtype));
     NEGCOS_TRY(
         check_output("result.grad_documents", result.grad_documents, documents.rows, queries.cols, queries.dtype));
+    NEGCOS_TRY(check_output("result.grad_hard_negatives", result.grad_hard_negatives, batch.hard_negatives.rows,
+                            queries.cols, queries.dtype));
     return check_overlaps(options, batch, result);
 }
 

@@ -153,43 +153,20 @@ TEST_SUITE("unit") {
             mistakes.push_back({NEGCOS_STATUS_VALUE, "temperature", option(&O::temperature, value)});
             mistakes.push_back({NEGCOS_STATUS_VALUE, "norm_floor", option(&O::norm_floor, value)});
         }
-        for (double O::*member : {&O::bias, &O::margin, &O::label_smoothing, &O::hardness, &O::false_negative_margin})
-            mistakes.push_back({NEGCOS_STATUS_VALUE, "NaN", option(member, kNaN)});
+        for (const double value : {kNaN, -kInf}) {
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "bias", option(&O::bias, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "margin", option(&O::margin, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "label_smoothing", option(&O::label_smoothing, value)});
+            mistakes.push_back({NEGCOS_STATUS_VALUE, "hardness", option(&O::hardness, value)});
+            mistakes.push_back(
+                {NEGCOS_STATUS_VALUE, "false_negative_margin", option(&O::false_negative_margin, value)});
+        }
         mistakes.push_back({NEGCOS_STATUS_VALUE, "rounds", option(&O::rounds, -1)});
         mistakes.push_back({NEGCOS_STATUS_VALUE, "temperature", option(&O::temperature, 0.0)});
         mistakes.push_back({NEGCOS_STATUS_VALUE, "temperature", option(&O::temperature, -1.0)});
         mistakes.push_back({NEGCOS_STATUS_VALUE, "norm_floor", option(&O::norm_floor, -1e-3)});
         mistakes.push_back({NEGCOS_STATUS_VALUE, "scale", option(&O::scale, 1e300)});  // not a finite f32
         check(mistakes);
-    }
-
-    TEST_CASE("errors: what this version cannot do") {
-        const auto option = [](auto member, auto value) { return [=](Call& c) { c.options.*member = value; }; };
-        using O = negcos_options;
-        static int64_t ids[8] = {};
-        static double numbers[8] = {};
-        check({
-            {NEGCOS_STATUS_UNSUPPORTED, "SIGMOID", option(&O::objective, NEGCOS_OBJECTIVE_SIGMOID)},
-            {NEGCOS_STATUS_UNSUPPORTED, "DECOUPLED", option(&O::objective, NEGCOS_OBJECTIVE_DECOUPLED)},
-            {NEGCOS_STATUS_UNSUPPORTED, "CYCLIC", option(&O::sampling, NEGCOS_SAMPLING_CYCLIC)},
-            {NEGCOS_STATUS_UNSUPPORTED, "UNIFORM", option(&O::sampling, NEGCOS_SAMPLING_UNIFORM)},
-            {NEGCOS_STATUS_UNSUPPORTED, "LOG_UNIFORM", option(&O::sampling, NEGCOS_SAMPLING_LOG_UNIFORM)},
-            {NEGCOS_STATUS_UNSUPPORTED, "BOTH", option(&O::direction, NEGCOS_DIRECTION_BOTH)},
-            {NEGCOS_STATUS_UNSUPPORTED, "exclude", option(&O::exclude, NEGCOS_EXCLUDE_SAME_QUERY_ID)},
-            {NEGCOS_STATUS_UNSUPPORTED, "bias", option(&O::bias, 1.0)},
-            {NEGCOS_STATUS_UNSUPPORTED, "margin", option(&O::margin, 0.1)},
-            {NEGCOS_STATUS_UNSUPPORTED, "label_smoothing", option(&O::label_smoothing, 0.1)},
-            {NEGCOS_STATUS_UNSUPPORTED, "hardness", option(&O::hardness, 0.1)},
-            {NEGCOS_STATUS_UNSUPPORTED, "false_negative_margin", option(&O::false_negative_margin, 0.1)},
-            {NEGCOS_STATUS_UNSUPPORTED, "hard_negatives", [](Call& c) { c.batch.hard_negatives = c.batch.documents; }},
-            {NEGCOS_STATUS_UNSUPPORTED, "positives", [](Call& c) { c.batch.positives = ids; }},
-            {NEGCOS_STATUS_UNSUPPORTED, "document_ids", [](Call& c) { c.batch.document_ids = ids; }},
-            {NEGCOS_STATUS_UNSUPPORTED, "query_ids", [](Call& c) { c.batch.query_ids = ids; }},
-            {NEGCOS_STATUS_UNSUPPORTED, "log_probability", [](Call& c) { c.batch.log_probability = numbers; }},
-            {NEGCOS_STATUS_UNSUPPORTED, "weights", [](Call& c) { c.batch.weights = numbers; }},
-            {NEGCOS_STATUS_UNSUPPORTED, "grad_hard_negatives",
-             [](Call& c) { c.result.grad_hard_negatives = c.result.grad_documents; }},
-        });
     }
 
     TEST_CASE("errors: shapes, dtypes, alignment") {

@@ -220,6 +220,22 @@ public:
         return n;
     }
 
+    // Sources and edges, query * slots + slot.
+    int64_t take(int32_t* source, int64_t* edge, int64_t most) {
+        int64_t n = 0;
+        for (; n < most && next_ < end_; ++n, ++next_) {
+            if (in_.start) {
+                edge[n] = in_.edge[next_];
+                source[n] = static_cast<int32_t>(edge[n] / in_.slots);
+            } else {
+                source[n] =
+                    next_ == 0 ? static_cast<int32_t>(target_) : in_.inverse[(next_ - 1) * in_.stride + target_];
+                edge[n] = source[n] * in_.slots + next_;
+            }
+        }
+        return n;
+    }
+
 private:
     const negcos::Incoming& in_;
     int64_t target_, next_, end_;
@@ -271,12 +287,15 @@ negcos::Totals batch_softmax(const negcos::BatchSoftmax<E>& t) noexcept {
     store(static_cast<double*>(lanes),
           log_of_sum(load(static_cast<const double*>(ones)), load(static_cast<const double*>(lanes))));
     const double row_weight = t.mean ? 1.0 / batch : 1.0;
+    double weights = 0;
+    for (int64_t i = 0; t.weights && i < t.batch; ++i) weights += t.weights[i];
     for (int64_t i = 0; i < t.batch; ++i) {
         const double p = static_cast<double>(t.scratch[i]) / all.sum;
         const double gap = (static_cast<double>(top) - static_cast<double>(logits.sign * t.similarity[i]));
         const double loss = gap * logits.exact_size + lanes[0];
-        const double slope = row_weight * (batch * p - 1.0);
-        totals.loss.add(loss);
+        const double weight = t.weights ? t.weights[i] : 1.0;
+        const double slope = t.weights ? (weights * p - weight) / t.total_weight : row_weight * (batch * p - 1.0);
+        totals.loss.add(weight == 0 ? 0 : weight * loss);
         totals.grad_scale.add(slope * static_cast<double>(t.similarity[i]));
         if (t.losses.data) t.losses.data[i * t.losses.stride] = to_element<E>(loss);
         if (t.hit_probability.data) t.hit_probability.data[i * t.hit_probability.stride] = to_element<E>(p);

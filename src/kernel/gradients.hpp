@@ -49,6 +49,22 @@ void accumulate(T* total, const negcos::Rows<E>& rows, int64_t dim, const int32_
     }
 }
 
+// gradient = (total + along * x) * inverse * factor * rescale, with x = row * row_scale.
+template <class T, class Row, class E>
+void store_gradient(const T* total, const Row* row, T row_scale, T along, T inverse, T factor, T rescale, int64_t dim,
+                    E* gradient) {
+    const Lanes<T> s = broadcast(row_scale), minus = broadcast(along);
+    const Lanes<T> i = broadcast(inverse), f = broadcast(factor), r = broadcast(rescale);
+    int64_t c = 0;
+    for (; c + kLanes<T> <= dim; c += kLanes<T>)
+        store(gradient + c, one_nan(multiply_add(minus, load(row + c) * s, load(total + c)) * i * f * r));
+    if (c < dim) {
+        const int rest = static_cast<int>(dim - c);
+        const Lanes<T> x = load_first(row + c, rest) * s;
+        store_first(gradient + c, one_nan(multiply_add(minus, x, load_first(total + c, rest)) * i * f * r), rest);
+    }
+}
+
 // gradient = (total - projection * (total . x) x) * inverse * factor * rescale, with x = row * row_scale. For rows as
 // given, projection = inverse^2 where the norm is above its floor; for rows already over their norms, 1; else 0.
 template <class T, class Row, class E>
@@ -67,16 +83,8 @@ void finish_gradient(const T* total, const Row* row, T row_scale, double project
             }
             return chain;
         });
-    int64_t c = 0;
-    const Lanes<T> minus = broadcast(static_cast<T>(-projection * static_cast<double>(sum(along))));
-    const Lanes<T> i = broadcast(inverse), f = broadcast(factor), r = broadcast(rescale);
-    for (; c + kLanes<T> <= dim; c += kLanes<T>)
-        store(gradient + c, one_nan(multiply_add(minus, load(row + c) * s, load(total + c)) * i * f * r));
-    if (c < dim) {
-        const int rest = static_cast<int>(dim - c);
-        const Lanes<T> x = load_first(row + c, rest) * s;
-        store_first(gradient + c, one_nan(multiply_add(minus, x, load_first(total + c, rest)) * i * f * r), rest);
-    }
+    store_gradient(total, row, row_scale, static_cast<T>(-projection * static_cast<double>(sum(along))), inverse,
+                   factor, rescale, dim, gradient);
 }
 
 }  // namespace

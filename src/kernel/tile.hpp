@@ -155,32 +155,29 @@ void tile_pack(const negcos::Rows<E>& rows, int64_t dim, Working<E>* units, Work
     }
 }
 
-// Similarities of queries [first, first + rows) with a group of documents: scores[row][document]. An element is a chain
-// of its own, not one of kLanes: so its chains are shorter than in a gather's blocks.
+// Similarities of `rows` queries with `vectors` groups of documents: scores[row][document], on top of what is there
+// when `add`. An element is a chain of its own, not one of kLanes: so its chains are shorter than in a gather's blocks.
 constexpr int64_t kScoreSteps = 256;
-template <class E>
-void multiply_scores(const negcos::Tiles<E>& t, int64_t first, int64_t rows, int64_t document, int64_t vectors,
-                     Working<E>* scores, int64_t stride) {
-    using T = Working<E>;
-    Product<T> p{t.query_units + first * t.stride,
-                 t.stride,
-                 t.panels + document * t.width,
-                 kLanes<T> * t.width,
-                 kLanes<T>,
-                 scores,
-                 stride,
-                 kLanes<T>,
-                 rows,
-                 vectors,
-                 t.dim,
-                 false};
-    for (int64_t c = 0; c == 0 || c < t.dim; c += kScoreSteps) {
-        p.steps = t.dim - c < kScoreSteps ? t.dim - c : kScoreSteps;
+template <class T>
+void multiply_units(const T* queries, int64_t query_stride, const T* panels, int64_t width, int64_t dim, int64_t rows,
+                    int64_t vectors, T* scores, int64_t stride, bool add) {
+    Product<T> p{queries, query_stride, panels, kLanes<T> * width, kLanes<T>, scores,
+                 stride,  kLanes<T>,    rows,   vectors,           dim,       add};
+    for (int64_t c = 0; c == 0 || c < dim; c += kScoreSteps) {
+        p.steps = dim - c < kScoreSteps ? dim - c : kScoreSteps;
         multiply<Left::kStepsTogether>(p);
         p.a += kScoreSteps;
         p.b += kScoreSteps * p.b_step;
         p.add = true;
     }
+}
+
+template <class E>
+void multiply_scores(const negcos::Tiles<E>& t, int64_t first, int64_t rows, int64_t document, int64_t vectors,
+                     Working<E>* scores, int64_t stride) {
+    multiply_units(static_cast<const Working<E>*>(t.query_units) + first * t.stride, t.stride,
+                   static_cast<const Working<E>*>(t.panels) + document * t.width, t.width, t.dim, rows, vectors, scores,
+                   stride, false);
 }
 
 // A block's scores against one chunk.

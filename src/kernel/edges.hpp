@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Edges of the general loss: from the similarities of one query's negatives to logits, their sums, and their weights in
+// the gradient. Both engines call these: for a gathered list, and for a row of a tile. Arrays are padded to whole
+// lanes; a similarity of -Inf stands where there is no edge. Logits are one FMA away from similarities and are never
+// stored.
+#ifndef NEGCOS_KERNEL_EDGES_HPP
+#define NEGCOS_KERNEL_EDGES_HPP
+
+#include "kernel/softmax.hpp"
+#include "kernels.hpp"
+
+namespace {
+
+using negcos::EdgeSums;
+using negcos::LossTerms;
+
+template <class T>
+inline constexpr double kLargestNumber = sizeof(T) == 4 ? static_cast<double>(__FLT_MAX__) : __DBL_MAX__;
+
+inline float multiply_add_one(float a, float b, float c) {
+    return __builtin_fmaf(a, b, c);
+}
+inline double multiply_add_one(double a, double b, double c) {
+    return __builtin_fma(a, b, c);
+}
+
+template <bool kValue>
+struct Constant {
+    static constexpr bool value = kValue;
+};
+
+template <class T>
+bool is_sigmoid(const LossTerms<T>& t) {
+    return t.objective == LossTerms<T>::Objective::sigmoid;
+}
+
+// What one query's logits have in common.
+template <class T>
+struct EdgeLogits {
+    T factor, bias;
+    T limit = 0;     // similarities above it are dropped
+    T own = 0;       // the positive's similarity
+    T positive = 0;  // and logit
+
+    explicit EdgeLogits(const LossTerms<T>& t)
+        : factor(static_cast<T>(t.factor + t.hardness)), bias(static_cast<T>(t.bias)) {}
+    EdgeLogits(const LossTerms<T>& t, T similarity, T correction) : EdgeLogits(t) {
+        limit = similarity + static_cast<T>(t.false_negative_margin);
+        own = similarity;
+        positive = multiply_add_one(static_cast<T>(t.factor), similarity - static_cast<T>(t.margin), correction);
+    }
+};
+
+// -Inf for what is absent or dropped; NaN stays NaN.
+template <class T>
+Lanes<T> negative_logit(const Lanes<T>& similarity, const Lanes<T>& factor, const Lanes<T>& correction,
+                        const Lanes<T>& limit) {
+    const Lanes<T> absent = broadcast(kAbsent<T>);
+    const Lanes<T> z = multiply_add(factor, similarity, correction);
+    return select_less_equal(similarity, absent, absent, select_less(limit, similarity, absent, z));
+}
+
+// correction: nullptr = none.
+template <class T>
+Lanes<T> load_or_zero(const T* correction, int64_t k) {
+    return correction ? load(correction + k) : broadcast(T(0));
+}
+
+template <class T>
+T logit_one(T similarity, T correction, const EdgeLogits<T>& l) {
+    alignas(64) T lanes[kLanes<T>];
+    store(static_cast<T*>(lanes),
+          negative_logit(broadcast(similarity), broadcast(l.factor), broadcast(correction), broadcast(l.limit)));
+    return lanes[0];
+}
+
+// The largest of n logits, -Inf for none; NaN is passed over here and met again in the sums.
+template <class T>
+T largest_logit(const T* similarity, const T* correction, int64_t n, const EdgeLogits<T>& l) {
+    const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit);
+    Lanes<T> top = broadcast(kAbsent<T>);
+    for (int64_t k = 0; k < n; k += kLanes<T>)
+        top = larger(top, negative_logit(load(similarity + k), factor, load_or_zero(correction, k), limit));
+    return largest(top);
+}
+
+enum class EdgeKind { softmax, smoothed, sigmoid };
+template <class T>
+EdgeKind kind_of(const LossTerms<T>& t) {
+    return is_sigmoid(t) ? EdgeKind::sigmoid : t.smoothing != 0 ? EdgeKind::smoothed : EdgeKind::softmax;
+}
+
+// What n edges add to each of the sums, a lane each. With kCounted, edge k counts counts[k] times.
+template <EdgeKind kKind, class T>
+struct EdgeLanes {
+    Lanes<T> sum, slope, moment, spread, reach, kept, rank, dropped;
+
+    EdgeLanes() { sum = slope = moment = spread = reach = kept = rank = dropped = broadcast(T(0)); }
+
+    // s: similarities, z: their logits, c: how often each counts; shift: what exp is relative to; own: the positive's
+    // similarity.
+    void add(const Lanes<T>& s, const Lanes<T>& z, const Lanes<T>& c, const Lanes<T>& shift, const Lanes<T>& bias,
+             const Lanes<T>& own, const Lanes<T>& positive, const Lanes<T>& limit) {
+        const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
+        const Lanes<T> here = select_less_equal(z, absent, zero, c);
+        const Lanes<T> from_own = select_less_equal(z, absent, zero, s - own);
+        if constexpr (kKind == EdgeKind::sigmoid) {
+            const Lanes<T> x = select_less_equal(z, absent, zero, z + bias);
+            const Lanes<T> e = exp_nonpositive(zero - larger(x, zero - x));
+            const Lanes<T> sigma = here * (select_less(x, zero, e, one) / (one + e));
+            sum = multiply_add(here, larger(x, zero) + log1p_unit(e), sum);
+            slope = slope + sigma;
+            moment = multiply_add(sigma, from_own, moment);
+        } else {
+            const Lanes<T> e = here * exp_nonpositive(z - shift);
+            sum = sum + e;
+            moment = multiply_add(e, from_own, moment);
+        }
+        if constexpr (kKind == EdgeKind::smoothed) {
+            spread = multiply_add(here, select_less_equal(z, absent, zero, positive - z), spread);
+            reach = multiply_add(here, from_own, reach);
+        }
+        kept = kept + here;
+        rank = rank + select_less_equal(positive, z, c, zero);
+        dropped = dropped + select_less(limit, s, c, zero);
+    }
+};
+
+// Sums in the working type go over to double every 512 edges.
+template <EdgeKind kKind, bool kCounted, class T>
+EdgeSums sum_edges_of(const T* similarity, const T* correction, const T* counts, int64_t n, const EdgeLogits<T>& l,
+                      T top) {
+    const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), positive = broadcast(l.positive);
+    const Lanes<T> shift = broadcast(top == kAbsent<T> ? T(0) : top), bias = broadcast(l.bias);
+    const Lanes<T> own = broadcast(l.own), one = broadcast(T(1));
+    EdgeSums sums;
+    for (int64_t from = 0; from < n; from += 512) {
+        const int64_t to = n - from < 512 ? n : from + 512;
+        EdgeLanes<kKind, T> lanes;
+        for (int64_t k = from; k < to; k += kLanes<T>) {
+            const Lanes<T> s = load(similarity + k), c = kCounted ? load(counts + k) : one;
+            const Lanes<T> z = negative_logit(s, factor, load_or_zero(correction, k), limit);
+            lanes.add(s, z, c, shift, bias, own, positive, limit);
+        }
+        T four[4];
+        sum_four(lanes.sum, lanes.moment, lanes.kept, lanes.rank, static_cast<T*>(four));
+        sums.sum += static_cast<double>(four[0]);
+        sums.moment += static_cast<double>(four[1]);
+        sums.kept += static_cast<double>(four[2]);
+        sums.rank += static_cast<double>(four[3]);
+        sum_four(lanes.slope, lanes.spread, lanes.reach, lanes.dropped, static_cast<T*>(four));
+        sums.slope += static_cast<double>(four[0]);
+        sums.spread += static_cast<double>(four[1]);
+        sums.reach += static_cast<double>(four[2]);
+        sums.dropped += static_cast<double>(four[3]);
+    }
+    return sums;
+}
+
+template <class T>
+EdgeSums sum_edges(EdgeKind kind, const T* similarity, const T* correction, const T* counts, int64_t n,
+                   const EdgeLogits<T>& l, T top) {
+    const auto sum = [&](auto counted) {
+        constexpr bool kCounted = decltype(counted)::value;
+        return kind == EdgeKind::sigmoid
+                   ? sum_edges_of<EdgeKind::sigmoid, kCounted>(similarity, correction, counts, n, l, top)
+               : kind == EdgeKind::smoothed
+                   ? sum_edges_of<EdgeKind::smoothed, kCounted>(similarity, correction, counts, n, l, top)
+                   : sum_edges_of<EdgeKind::softmax, kCounted>(similarity, correction, counts, n, l, top);
+    };
+    return counts ? sum(Constant<true>()) : sum(Constant<false>());
+}
+
+// d loss / d z of an edge: exp(z - top) * share - smooth, or share * sigma(z + bias).
+template <class T>
+struct EdgeShare {
+    T top = 0, share = 0, smooth = 0;
+};
+
+template <class T>
+Lanes<T> softmax_weight(const Lanes<T>& z, const Lanes<T>& top, const Lanes<T>& share, const Lanes<T>& smooth) {
+    const Lanes<T> w = exp_nonpositive(z - top) * share - smooth;
+    return select_less_equal(z, broadcast(kAbsent<T>), broadcast(T(0)), w);
+}
+
+template <class T>
+Lanes<T> sigmoid_weight(const Lanes<T>& z, const Lanes<T>& bias, const Lanes<T>& share) {
+    const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
+    const Lanes<T> x = select_less_equal(z, absent, zero, z + bias);
+    const Lanes<T> e = exp_nonpositive(zero - larger(x, zero - x));
+    const Lanes<T> w = select_less(x, zero, e, one) / (one + e) * share;
+    return select_less_equal(z, absent, zero, w);
+}
+
+// Weights of n edges into `weights` (may be `similarity` itself).
+template <bool kCounted, class T>
+void weigh_edges_of(bool sigmoid, const T* similarity, const T* correction, const T* counts, int64_t n,
+                    const EdgeLogits<T>& l, const EdgeShare<T>& w, T* weights) {
+    const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), bias = broadcast(l.bias);
+    const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
+    for (int64_t k = 0; k < n; k += kLanes<T>) {
+        const Lanes<T> z = negative_logit(load(similarity + k), factor, load_or_zero(correction, k), limit);
+        Lanes<T> weight = sigmoid ? sigmoid_weight(z, bias, share) : softmax_weight(z, top, share, smooth);
+        if constexpr (kCounted) weight = weight * load(counts + k);
+        store(weights + k, weight);
+    }
+}
+
+template <class T>
+void weigh_edges(bool sigmoid, const T* similarity, const T* correction, const T* counts, int64_t n,
+                 const EdgeLogits<T>& l, const EdgeShare<T>& w, T* weights) {
+    counts ? weigh_edges_of<true>(sigmoid, similarity, correction, counts, n, l, w, weights)
+           : weigh_edges_of<false>(sigmoid, similarity, correction, counts, n, l, w, weights);
+}
+
+inline double log_one(double a, double b) {
+    alignas(64) double lanes[kLanes<double>];
+    store(static_cast<double*>(lanes), log_of_sum(broadcast(a), broadcast(b)));
+    return lanes[0];
+}
+inline double softplus_one(double x) {
+    alignas(64) double lanes[kLanes<double>];
+    const double size = x < 0 ? -x : x;
+    store(static_cast<double*>(lanes), log1p_unit(broadcast(exp_one(-size))));
+    return (x > 0 ? x : 0) + (x == x ? lanes[0] : x);
+}
+
+// The loss of one softmax (a query's, or for both directions a document's) and what its edges' weights come from.
+template <class T>
+struct ClosedRow {
+    double loss = 0;
+    EdgeShare<T> edges;
+    double positive = 0;    // d loss / d z of the positive
+    double total = 0;       // of all weights
+    double moment = 0;      // of weights times similarities
+    double grad_scale = 0;  // d loss / d (scale / temperature)
+};
+
+// What the sums of exp are relative to.
+template <class T>
+T top_of(const LossTerms<T>& t, T positive, T negatives) {
+    return t.objective == LossTerms<T>::Objective::softmax && negatives < positive ? positive : negatives;
+}
+
+// sums: relative to `top`. weight: of this row's loss in the total.
+template <class T>
+ClosedRow<T> close_row(const LossTerms<T>& t, const EdgeLogits<T>& l, T top, const EdgeSums& sums, double weight) {
+    using Objective = typename LossTerms<T>::Objective;
+    const T positive = l.positive;
+    ClosedRow<T> row;
+    row.edges.top = top;
+    const double gap = static_cast<double>(top) - static_cast<double>(positive);
+    if (t.objective == Objective::sigmoid) {
+        const double x = static_cast<double>(positive) + t.bias, e = exp_one(x < 0 ? x : -x);
+        row.loss = softplus_one(-x) + sums.sum;
+        row.edges.share = static_cast<T>(weight);
+        row.positive = -weight * (x < 0 ? 1 : e) / (1 + e);
+        row.total = row.positive + weight * sums.slope;
+        row.moment = weight * sums.moment + row.total * static_cast<double>(l.own);
+    } else if (t.objective == Objective::decoupled) {
+        if (sums.kept == 0) return row;
+        const double share = weight / sums.sum;
+        row.loss = gap + log_one(1, sums.sum - 1);
+        row.edges.share = static_cast<T>(share);
+        row.positive = -weight;
+        row.moment = share * sums.moment;
+    } else {
+        const double own = static_cast<double>(exp_one(positive - top)), share = weight / (own + sums.sum);
+        const double part = t.smoothing / (1 + sums.kept);
+        row.loss = gap + log_one(own, sums.sum) + part * sums.spread;
+        row.edges.share = static_cast<T>(share);
+        row.edges.smooth = static_cast<T>(weight * part);
+        row.positive = weight * part * sums.kept - share * sums.sum;
+        row.moment = share * sums.moment - weight * part * sums.reach;
+    }
+    // A softmax's weights add up to 0, so that its moments can be taken from the positive's similarity.
+    row.grad_scale = row.moment - row.positive * t.margin;
+    return row;
+}
+
+// Losses and hit probabilities, eight exps at a time.
+template <class E>
+class LossWriter {
+public:
+    LossWriter(negcos::Output<E> losses, negcos::Output<E> hit_probability) : losses_(losses), hits_(hit_probability) {}
+
+    void add(int64_t query, double loss) {
+        if (losses_.data) losses_.data[query * losses_.stride] = to_element<E>(loss);
+        if (!hits_.data) return;
+        query_[count_] = query;
+        loss_[count_] = loss;
+        if (++count_ == kRows) flush();
+    }
+
+    void flush() {
+        alignas(64) double power[kRows];
+        for (int r = 0; r < kRows; ++r) power[r] = loss_[r] > 0 ? -loss_[r] : loss_[r];
+        store(static_cast<double*>(power), exp_nonpositive(load(static_cast<const double*>(power))));
+        for (int r = 0; r < count_; ++r) {
+            // Only DECOUPLED has losses below 0; what is beyond the working type stays at its largest number.
+            constexpr double most = kLargestNumber<Working<E>>;
+            double hit = loss_[r] < 0 ? 1 / power[r] : power[r];
+            if (hit > most) hit = most;
+            hits_.data[query_[r] * hits_.stride] = to_element<E>(hit);
+        }
+        count_ = 0;
+    }
+
+private:
+    static constexpr int kRows = 8;
+    negcos::Output<E> losses_, hits_;
+    int count_ = 0;
+    int64_t query_[kRows] = {};
+    alignas(64) double loss_[kRows] = {};
+};
+
+// Whether document j is in query i's group.
+inline bool is_excluded(const negcos::Exclusion& exclusion, int64_t i, int32_t j) {
+    if (!exclusion.group) return false;
+    const int32_t g = exclusion.group[i];
+    int64_t low = exclusion.start[g], high = exclusion.start[g + 1];
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (exclusion.document[middle] < j)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < exclusion.start[g + 1] && exclusion.document[low] == j;
+}
+
+}  // namespace
+
+#endif

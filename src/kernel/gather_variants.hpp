@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Engine 1's inner loops for the general loss: as gather.hpp, with edge logits in between (edges.hpp), hard negatives
+// at the end of each query's list, and nested prefixes as levels of columns.
+#ifndef NEGCOS_KERNEL_GATHER_VARIANTS_HPP
+#define NEGCOS_KERNEL_GATHER_VARIANTS_HPP
+
+#include "kernel/edges.hpp"
+#include "kernel/gather.hpp"
+
+namespace {
+
+using negcos::Level;
+using negcos::LossTerms;
+
+// One query and its candidates: the positive, the negatives that are left, the hard negatives. A list for each level of
+// similarities and weights.
+template <class T>
+struct VariantQuery {
+    T* similarity;
+    T* weight;
+    T* coefficient;
+    T* correction;
+    double* moment;  // of each level: sum of weights times similarities
+    int32_t* row;    // of documents, then of hard negatives
+    int32_t* slot;
+    int64_t stride, documents = 0, count = 0, dropped = 0;
+
+    static int64_t list(int64_t slots) { return pad_lanes<T>(slots + kLanes<T>); }
+    static int64_t size(int64_t slots, int64_t levels) {
+        return (2 * levels + 4) * list(slots) + pad_lanes<T>(2 * levels);
+    }
+    VariantQuery() = default;
+    VariantQuery(T* lists, int64_t slots, int64_t levels)
+        : similarity(lists),
+          weight(similarity + levels * list(slots)),
+          coefficient(weight + levels * list(slots)),
+          correction(coefficient + list(slots)),
+          moment(reinterpret_cast<double*>(correction + 3 * list(slots))),
+          row(reinterpret_cast<int32_t*>(correction + list(slots))),
+          slot(reinterpret_cast<int32_t*>(correction + 2 * list(slots))),
+          stride(list(slots)) {}
+};
+
+template <class E, class T>
+void list_variant_candidates(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e) {
+    const negcos::Candidates& candidates = t.candidates;
+    const LossTerms<T>& terms = t.terms;
+    e.row[0] = static_cast<int32_t>(candidates.positive(i));
+    e.slot[0] = 0;
+    e.dropped = 0;
+    int64_t n = 1;
+    const int32_t* negatives = candidates.negatives + i * candidates.row_stride;
+    for (int64_t r = 0; r < candidates.rounds; ++r) {
+        const int32_t j = negatives[r * candidates.round_stride];
+        if (j < 0) continue;
+        if (is_excluded(terms.same_document, i, j) || is_excluded(terms.same_query, i, j)) {
+            ++e.dropped;
+            continue;
+        }
+        e.row[n] = j;
+        e.slot[n++] = static_cast<int32_t>(1 + r);
+    }
+    e.documents = n;
+    for (int64_t h = 0; h < terms.hard; ++h) {
+        e.row[n] = static_cast<int32_t>(i * terms.hard + h);
+        e.slot[n++] = static_cast<int32_t>(candidates.slots() + h);
+    }
+    e.count = n;
+    if (terms.correction) {
+        e.correction[0] = terms.correct_positive ? terms.correction[e.row[0]] : T(0);
+        for (int64_t k = 1; k < n; ++k) e.correction[k] = k < e.documents ? terms.correction[e.row[k]] : T(0);
+    }
+}
+
+// similarity[k] = that of the level before times the ratios + query . row * inverses.
+template <bool kRescaled, class E, class T>
+void level_similarities(const negcos::Rows<E>& rows, const negcos::Rows<E>& queries, int64_t i, int64_t dim,
+                        const T* query, const int32_t* index, int64_t n, const T* before, T* dots, T* similarity) {
+    for (int64_t k = 0; k < n; k += 4) {
+        const E* four[4];
+        T rescale[4] = {1, 1, 1, 1};
+        for (int64_t r = 0; r < 4; ++r) {
+            const int64_t j = index[k + r < n ? k + r : n - 1];
+            four[r] = rows.data + j * rows.stride;
+            if constexpr (kRescaled) rescale[r] = rows.rescale[j];
+        }
+        dot_four<kRescaled>(query, four, rescale, dim, dots + k);
+    }
+    const T own = queries.inverse[i];
+    for (int64_t k = 0; k < n; ++k) similarity[k] = dots[k] * own * rows.inverse[index[k]];
+    if (!before) return;
+    const T ratio = queries.ratio[i];
+    for (int64_t k = 0; k < n; ++k) similarity[k] += before[k] * (ratio * rows.ratio[index[k]]);
+}
+
+template <bool kRescaled, class E, class T>
+void find_variant_similarities(const negcos::GatherVariants<E>& t, int64_t i, T* query, VariantQuery<T>& e) {
+    list_variant_candidates(t, i, e);
+    for (int64_t p = 0; p < t.level_count; ++p) {
+        const Level<E>& level = t.levels[p];
+        T* similarity = e.similarity + p * e.stride;
+        const T* before = p > 0 ? similarity - e.stride : nullptr;
+        load_query<kRescaled>(level.queries, i, level.dim, query);
+        level_similarities<kRescaled>(level.documents, level.queries, i, level.dim, static_cast<const T*>(query), e.row,
+                                      e.documents, before, e.coefficient, similarity);
+        if (const int64_t n = e.count - e.documents; n > 0)
+            level_similarities<kRescaled>(level.hard, level.queries, i, level.dim, static_cast<const T*>(query),
+                                          e.row + e.documents, n, before ? before + e.documents : nullptr,
+                                          e.coefficient, similarity + e.documents);
+    }
+    // Whole lanes from the first negative on.
+    for (int64_t p = 0; p < t.level_count; ++p)
+        for (int64_t k = e.count; k < 1 + pad_lanes<T>(e.count - 1); ++k) e.similarity[p * e.stride + k] = kAbsent<T>;
+}
+
+template <class E, class T>
+void write_logits(const negcos::GatherVariants<E>& t, int64_t i, const EdgeLogits<T>& l, const T* similarity,
+                  const VariantQuery<T>& e) {
+    const int64_t slots = t.candidates.slots() + t.terms.hard;
+    E* out = t.logits.data + i * t.logits.stride;
+    for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
+    out[0] = to_element<E>(l.positive);
+    for (int64_t k = 1; k < e.count; ++k)
+        out[e.slot[k]] = to_element<E>(logit_one(similarity[k], t.terms.correction ? e.correction[k] : T(0), l));
+}
+
+// The losses of query i, and d loss / d z of its edges.
+template <class E, class T>
+void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e, LossWriter<E>& writer,
+                          negcos::Totals& totals) {
+    const LossTerms<T>& terms = t.terms;
+    const bool sigmoid = is_sigmoid(terms), prefixes = t.level_count > 1;
+    const double own_weight = terms.weights ? terms.weights[i] : 1.0;
+    const int64_t n = e.count, negatives = n - 1;
+    const T* correction = terms.correction ? e.correction + 1 : nullptr;
+    double loss = 0;
+    for (int64_t p = 0; p < t.level_count; ++p) {
+        const Level<E>& level = t.levels[p];
+        const T* similarity = e.similarity + p * e.stride;
+        T* weight = e.weight + p * e.stride;
+        const EdgeLogits<T> l(terms, similarity[0], terms.correction ? e.correction[0] : T(0));
+        const T top =
+            sigmoid ? T(0) : top_of(terms, l.positive, largest_logit(similarity + 1, correction, negatives, l));
+        const T* const once = nullptr;
+        const EdgeSums sums = sum_edges(kind_of(terms), similarity + 1, correction, once, negatives, l, top);
+        const ClosedRow<T> row = close_row(terms, l, top, sums, level.weight * own_weight / terms.total_weight);
+        weigh_edges(sigmoid, similarity + 1, correction, once, negatives, l, row.edges, weight + 1);
+        weight[0] = static_cast<T>(row.positive);
+        e.moment[p] = row.moment;
+        loss += level.weight * row.loss;
+        totals.grad_scale.add(row.grad_scale);
+        totals.grad_bias.add(row.total);
+        if (p + 1 == t.level_count) {
+            // Drawn as its own negative, the positive outranks nobody.
+            int64_t rank = static_cast<int64_t>(sums.rank);
+            for (int64_t k = 1; k < e.documents; ++k)
+                if (e.row[k] == e.row[0])
+                    rank -= l.positive <= logit_one(similarity[k], correction ? correction[k - 1] : T(0), l);
+            totals.rank_zero += rank == 0;
+            totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
+            totals.excluded += e.dropped + static_cast<int64_t>(sums.dropped);
+            if (t.logits.data) write_logits(t, i, l, similarity, e);
+        }
+        if (prefixes) {
+            const T live = level.queries.live[i];
+            for (int64_t k = 0; k < n; ++k)
+                weight[k] *= live * (k < e.documents ? level.documents : level.hard).live[e.row[k]];
+        }
+        const int64_t slots = t.candidates.slots(), edge = (p * t.batch() + i) * slots;
+        if (t.weights) {
+            if (e.documents != slots)
+                for (int64_t k = 0; k < slots; ++k) t.weights[edge + k] = 0;
+            for (int64_t k = 0; k < e.documents; ++k) t.weights[edge + e.slot[k]] = weight[k];
+        }
+        if (t.similarities) {
+            if (e.documents != slots)
+                for (int64_t k = 0; k < slots; ++k) t.similarities[edge + k] = 0;
+            for (int64_t k = 0; k < e.documents; ++k) t.similarities[edge + e.slot[k]] = similarity[k];
+        }
+        if (t.hard_weights) {
+            const int64_t at = (p * t.batch() + i) * terms.hard;
+            for (int64_t h = 0; h < terms.hard; ++h) {
+                t.hard_weights[at + h] = weight[e.documents + h];
+                t.hard_similarities[at + h] = similarity[e.documents + h];
+            }
+        }
+    }
+    totals.loss.add(own_weight == 0 ? 0 : own_weight * loss);
+    writer.add(i, loss);
+}
+
+// Columns past the last prefix.
+template <class E>
+void clear_rest(E* gradient, int64_t from, int64_t dim) {
+    for (int64_t c = from; c < dim; ++c) gradient[c] = to_element<E>(Working<E>(0));
+}
+
+// The gradient of one row from the totals of all levels, level after level at `total` (each padded to whole lanes), and
+// with prefixes each level's sum of weights times similarities.
+template <class E, class T>
+void finish_levels(const Level<E>* levels, int64_t level_count, negcos::Rows<E> Level<E>::*side, int64_t i, int64_t dim,
+                   const T* total, const double* moment, T factor, E* gradient) {
+    int64_t column = 0, at = 0;
+    for (int64_t p = 0; p < level_count; ++p) column += levels[p].dim, at += pad_lanes<T>(levels[p].dim);
+    clear_rest(gradient, column, dim);
+    double along = 0;
+    for (int64_t p = level_count - 1; p >= 0; --p) {
+        const negcos::Rows<E>& rows = levels[p].*side;
+        const E* row = rows.data + i * rows.stride;
+        const T inverse = rows.inverse[i], rescale = rows.rescale[i];
+        const double inv = static_cast<double>(inverse), project = static_cast<double>(rows.project[i]);
+        column -= levels[p].dim;
+        at -= pad_lanes<T>(levels[p].dim);
+        if (level_count == 1) {
+            finish_gradient(total, row, rescale, inv * inv * project, inverse, factor, rescale, levels[p].dim,
+                            gradient);
+            return;
+        }
+        along += moment[p] * project;
+        store_gradient(total + at, row, rescale, static_cast<T>(-along * inv), inverse, factor, rescale, levels[p].dim,
+                       gradient + column);
+        const double ratio = static_cast<double>(rows.ratio[i]);
+        along *= ratio * ratio;
+    }
+}
+
+template <class E>
+int64_t padded_columns(const Level<E>* levels, int64_t level_count) {
+    int64_t columns = 0;
+    for (int64_t p = 0; p < level_count; ++p) columns += pad_lanes<Working<E>>(levels[p].dim);
+    return columns;
+}
+
+template <bool kRescaled, class E, class T>
+void variant_query_gradient(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e, T* total) {
+    memset(total, 0, sizeof(T) * static_cast<size_t>(padded_columns(t.levels, t.level_count)));
+    const int64_t hard = e.count - e.documents;
+    int64_t at = padded_columns(t.levels, t.level_count);
+    for (int64_t p = t.level_count - 1; p >= 0; --p) {
+        const Level<E>& level = t.levels[p];
+        T* weight = e.weight + p * e.stride;
+        at -= pad_lanes<T>(level.dim);
+        if (p + 1 < t.level_count) {
+            const Level<E>& next = t.levels[p + 1];
+            const T ratio = next.queries.ratio[i];
+            for (int64_t k = 0; k < e.count; ++k)
+                weight[k] +=
+                    weight[e.stride + k] * (ratio * (k < e.documents ? next.documents : next.hard).ratio[e.row[k]]);
+        }
+        for (int64_t k = 0; k < e.documents; ++k) e.coefficient[k] = weight[k] * level.documents.inverse[e.row[k]];
+        for (int64_t k = e.documents; k < e.count; ++k) e.coefficient[k] = weight[k] * level.hard.inverse[e.row[k]];
+        accumulate<kRescaled>(total + at, level.documents, level.dim, e.row, e.coefficient, e.documents);
+        if (hard > 0)
+            accumulate<kRescaled>(total + at, level.hard, level.dim, e.row + e.documents, e.coefficient + e.documents,
+                                  hard);
+    }
+    finish_levels(t.levels, t.level_count, &Level<E>::queries, i, t.dim, static_cast<const T*>(total), e.moment,
+                  static_cast<T>(t.terms.factor), t.grad_queries.data + i * t.grad_queries.stride);
+}
+
+template <class E>
+int64_t variant_scratch(const Level<E>* levels, int64_t level_count, int64_t dim, int64_t slots) noexcept {
+    using T = Working<E>;
+    const int64_t columns = padded_columns(levels, level_count);
+    const int64_t forward = 2 * columns + queries_together<E>(dim, slots) * VariantQuery<T>::size(slots, level_count);
+    const int64_t backward = columns + (level_count + 4) * kIncomingEdges + pad_lanes<T>(2 * level_count);
+    return forward > backward ? forward : backward;
+}
+
+template <class E>
+bool any_rescaled(const Level<E>* levels, int64_t level_count) {
+    for (int64_t p = 0; p < level_count; ++p)
+        if (levels[p].queries.rescaled || levels[p].documents.rescaled || levels[p].hard.rescaled) return true;
+    return false;
+}
+
+template <bool kRescaled, class E>
+negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
+    using T = Working<E>;
+    const int64_t slots = t.candidates.slots() + t.terms.hard, together = queries_together<E>(t.dim, slots);
+    const int64_t columns = padded_columns(t.levels, t.level_count);
+    T *query = scratch, *total = query + columns, *lists = total + columns;
+    VariantQuery<T> edges[kMostTogether];
+    for (int64_t g = 0; g < together; ++g)
+        edges[g] = VariantQuery<T>(lists + g * VariantQuery<T>::size(slots, t.level_count), slots, t.level_count);
+    negcos::Totals totals;
+    LossWriter<E> writer(t.losses, t.hit_probability);
+    for (int64_t i = begin; i < end; i += together) {
+        const int64_t count = end - i < together ? end - i : together;
+        for (int64_t g = 0; g < count; ++g) find_variant_similarities<kRescaled>(t, i + g, query, edges[g]);
+        for (int64_t g = 0; g < count; ++g) find_variant_weights(t, i + g, edges[g], writer, totals);
+        if (!t.grad_queries.data) continue;
+        for (int64_t g = 0; g < count; ++g) variant_query_gradient<kRescaled>(t, i + g, edges[g], total);
+    }
+    writer.flush();
+    return totals;
+}
+
+template <class E>
+negcos::Totals variant_queries(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end,
+                               Working<E>* scratch) noexcept {
+    return any_rescaled(t.levels, t.level_count) ? variant_queries_of<true>(t, begin, end, scratch)
+                                                 : variant_queries_of<false>(t, begin, end, scratch);
+}
+
+template <bool kRescaled, class E>
+void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
+    using T = Working<E>;
+    const int64_t levels = t.level_count, columns = padded_columns(t.levels, levels);
+    const int64_t edges = t.batch() * t.candidates.slots();
+    T *total = scratch, *coefficient = total + columns;
+    int64_t* edge = reinterpret_cast<int64_t*>(coefficient + levels * kIncomingEdges);
+    int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
+    double* moment = reinterpret_cast<double*>(source + kIncomingEdges);
+    for (int64_t j = begin; j < end; ++j) {
+        memset(total, 0, sizeof(T) * static_cast<size_t>(columns));
+        for (int64_t p = 0; p < levels; ++p) moment[p] = 0;
+        IncomingWalk walk(t.incoming, j);
+        while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
+            int64_t at = columns;
+            for (int64_t p = levels - 1; p >= 0; --p) {
+                const Level<E>& level = t.levels[p];
+                T* weight = coefficient + p * kIncomingEdges;
+                at -= pad_lanes<T>(level.dim);
+                for (int64_t k = 0; k < n; ++k) weight[k] = t.weights[p * edges + edge[k]];
+                if (levels > 1)
+                    for (int64_t k = 0; k < n; ++k)
+                        moment[p] +=
+                            static_cast<double>(weight[k]) * static_cast<double>(t.similarities[p * edges + edge[k]]);
+                if (p + 1 < levels) {
+                    const Level<E>& next = t.levels[p + 1];
+                    const T ratio = next.documents.ratio[j];
+                    for (int64_t k = 0; k < n; ++k)
+                        weight[k] += weight[kIncomingEdges + k] * (ratio * next.queries.ratio[source[k]]);
+                }
+            }
+            for (int64_t p = 0; p < levels; ++p) {
+                const Level<E>& level = t.levels[p];
+                T* weight = coefficient + p * kIncomingEdges;
+                for (int64_t k = 0; k < n; ++k) weight[k] *= level.queries.inverse[source[k]];
+                accumulate<kRescaled>(total + at, level.queries, level.dim, source, weight, n);
+                at += pad_lanes<T>(level.dim);
+            }
+        }
+        finish_levels(t.levels, levels, &Level<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
+                      static_cast<T>(t.terms.factor), t.grad_documents.data + j * t.grad_documents.stride);
+    }
+}
+
+template <class E>
+void variant_documents(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+    if (any_rescaled(t.levels, t.level_count))
+        variant_documents_of<true>(t, begin, end, scratch);
+    else
+        variant_documents_of<false>(t, begin, end, scratch);
+}
+
+// The gradient of the hard negatives of queries [begin, end): each has one edge.
+template <class E>
+void hard_gradient(const negcos::HardNegatives<E>& t, int64_t begin, int64_t end, Working<E>* total) noexcept {
+    using T = Working<E>;
+    const int64_t batch = t.levels[0].queries.count, columns = padded_columns(t.levels, t.level_count);
+    double* moment = reinterpret_cast<double*>(total + columns);
+    for (int64_t row = begin * t.hard; row < end * t.hard; ++row) {
+        const int64_t i = row / t.hard;
+        T weight = 0;
+        int64_t at = columns;
+        for (int64_t p = t.level_count - 1; p >= 0; --p) {
+            const Level<E>& level = t.levels[p];
+            const int64_t edge = p * batch * t.hard + row;
+            if (p + 1 < t.level_count) {
+                const Level<E>& next = t.levels[p + 1];
+                weight *= next.queries.ratio[i] * next.hard.ratio[row];
+            }
+            weight += t.weights[edge];
+            moment[p] = static_cast<double>(t.weights[edge]) * static_cast<double>(t.similarities[edge]);
+            at -= pad_lanes<T>(level.dim);
+            load_query<true>(level.queries, i, level.dim, total + at);
+            const Lanes<T> w = broadcast(weight * level.queries.inverse[i]);
+            for (int64_t c = 0; c < level.dim; c += kLanes<T>)
+                store(total + at + c, load(static_cast<const T*>(total) + at + c) * w);
+        }
+        finish_levels(t.levels, t.level_count, &Level<E>::hard, row, t.dim, static_cast<const T*>(total), moment,
+                      static_cast<T>(t.factor), t.gradient.data + row * t.gradient.stride);
+    }
+}
+
+}  // namespace
+
+#endif

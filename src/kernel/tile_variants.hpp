@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Engine 2's inner loops for the general loss: the products of tile.hpp, with edge logits (edges.hpp) between the
+// scores and the gradients, nested prefixes as levels of columns, hard negatives beside the documents, and softmaxes
+// over columns for both directions.
+#ifndef NEGCOS_KERNEL_TILE_VARIANTS_HPP
+#define NEGCOS_KERNEL_TILE_VARIANTS_HPP
+
+#include "kernel/gather_variants.hpp"
+#include "kernel/tile.hpp"
+
+namespace {
+
+using negcos::RowEnd;
+using negcos::TileLevel;
+using negcos::TileVariants;
+
+template <class E>
+Working<E>* scores_of(const TileVariants<E>& t, const TileLevel<E>& tile, int64_t chunk) {
+    return tile.scores + chunk * t.block * t.score_stride;
+}
+
+template <class E>
+int64_t documents_in(const TileVariants<E>& t, int64_t chunk) {
+    const int64_t left = t.document_count() - chunk * t.chunk;
+    return left < t.chunk ? left : t.chunk;
+}
+
+template <class E>
+Working<E> positive_correction(const TileVariants<E>& t, int64_t i) {
+    return t.terms.correct_positive ? t.terms.correction[t.candidates.positive(i)] : Working<E>(0);
+}
+
+// Similarities of queries [begin, end) with their positives, by the same chains as in the tiles, and with their hard
+// negatives. scratch: one vector, and two lists of hard negatives.
+template <class E>
+void variant_positives(const TileVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+    using T = Working<E>;
+    const int64_t hard = t.terms.hard;
+    T *query = scratch, *dots = query + padded_columns(t.levels, t.level_count);
+    int32_t* row = reinterpret_cast<int32_t*>(dots + pad_lanes<T>(hard + kLanes<T>));
+    for (int64_t i = begin; i < end; ++i) {
+        const int64_t own = t.candidates.positive(i), group = own / kLanes<T> * kLanes<T>;
+        for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h);
+        for (int64_t p = 0; p < t.level_count; ++p) {
+            const TileLevel<E>& tile = t.tiles[p];
+            const Level<E>& level = t.levels[p];
+            if (p > 0)
+                store(dots,
+                      broadcast(t.tiles[p - 1].positives[i] * (level.queries.ratio[i] * level.documents.ratio[own])));
+            multiply_units<T>(tile.query_units + i * tile.stride, tile.stride, tile.panels + group * tile.width,
+                              tile.width, level.dim, 1, 1, dots, kLanes<T>, p > 0);
+            tile.positives[i] = dots[own - group];
+            if (hard == 0) continue;
+            load_query<true>(level.queries, i, level.dim, query);
+            T* similarity = t.hard_similarities + (p * t.batch() + i) * hard;
+            level_similarities<true>(level.hard, level.queries, i, level.dim, static_cast<const T*>(query), row, hard,
+                                     p > 0 ? similarity - t.batch() * hard : nullptr, dots, similarity);
+        }
+    }
+}
+
+// What is no negative of query i in the chunk of documents from `begin` on, out of the way. Returns how many an
+// exclusion took.
+template <class T>
+double exclude_from(const negcos::Exclusion& exclusion, int64_t i, int64_t begin, int64_t n, const T* counts,
+                    T* scores) {
+    if (!exclusion.group) return 0;
+    const int32_t g = exclusion.group[i];
+    const int32_t* const last = exclusion.document + exclusion.start[g + 1];
+    const int32_t* next = exclusion.document + exclusion.start[g];
+    for (int64_t left = last - next; left > 0;) {  // the first one in the chunk
+        const int64_t half = left / 2;
+        if (next[half] < begin)
+            next += half + 1, left -= half + 1;
+        else
+            left = half;
+    }
+    double taken = 0;
+    for (; next < last && *next < begin + n; ++next) {
+        const int64_t at = *next - begin;
+        if (scores[at] == kAbsent<T>) continue;
+        scores[at] = kAbsent<T>;
+        taken += counts ? static_cast<double>(counts[at]) : 1;
+    }
+    return taken;
+}
+
+template <class E>
+double mask_row(const TileVariants<E>& t, int64_t i, int64_t begin, int64_t n, const Working<E>* counts,
+                Working<E>* scores) {
+    using T = Working<E>;
+    const Lanes<T> absent = broadcast(kAbsent<T>);
+    for (int64_t k = n; k < pad_lanes<T>(n); ++k) scores[k] = kAbsent<T>;
+    if (counts) {
+        for (int64_t k = 0; k < n; k += kLanes<T>)
+            store(scores + k,
+                  select_less(load(counts + k), broadcast(T(1)), absent, load(static_cast<const T*>(scores) + k)));
+    } else if (const int64_t own = t.candidates.positive(i) - begin; own >= 0 && own < n) {
+        scores[own] = kAbsent<T>;
+    }
+    return exclude_from(t.terms.same_document, i, begin, n, counts, scores) +
+           exclude_from(t.terms.same_query, i, begin, n, counts, scores);
+}
+
+// The logits of one query's candidates in the chunk, each in its slot.
+template <class E>
+void variant_logits(const TileVariants<E>& t, int64_t i, const EdgeLogits<Working<E>>& l, int64_t begin, int64_t n,
+                    const Working<E>* scores) {
+    using T = Working<E>;
+    E* out = t.logits.data + i * t.logits.stride;
+    const int32_t* negatives = t.candidates.negatives + i * t.candidates.row_stride;
+    if (begin == 0) out[0] = to_element<E>(l.positive);
+    for (int64_t r = 0; r < t.candidates.rounds; ++r) {
+        const int64_t j = negatives[r * t.candidates.round_stride], at = j - begin;
+        if (j >= 0 && at >= 0 && at < n)
+            out[1 + r] = to_element<E>(logit_one(scores[at], t.terms.correction ? t.terms.correction[j] : T(0), l));
+        else if (j < 0 && begin == 0)
+            out[1 + r] = to_element<E>(kAbsent<T>);
+    }
+    if (begin > 0 || t.terms.hard == 0) return;
+    const T* hard = t.hard_similarities + ((t.level_count - 1) * t.batch() + i) * t.terms.hard;
+    for (int64_t h = 0; h < t.terms.hard; ++h)
+        out[t.candidates.slots() + h] = to_element<E>(logit_one(hard[h], T(0), l));
+}
+
+// Sums of row r of a block against one chunk.
+template <class E>
+void sum_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk, double dropped) {
+    using T = Working<E>;
+    const TileLevel<E>& tile = t.tiles[p];
+    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), at = r * t.chunks + chunk;
+    const T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
+    const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
+    const T* correction = t.terms.correction ? t.terms.correction + begin : nullptr;
+    const EdgeLogits<T> l(t.terms, tile.positives[i], positive_correction(t, i));
+    const T top = is_sigmoid(t.terms) ? T(0) : largest_logit(scores, correction, n, l);
+    EdgeSums sums = sum_edges(kind_of(t.terms), scores, correction, counts, n, l, top);
+    sums.dropped += t.both ? 2 * dropped : dropped;  // exclusions by id are alike in both directions
+    // Drawn as its own negative, the positive outranks nobody.
+    if (const int64_t own = t.candidates.positive(i) - begin;
+        counts && own >= 0 && own < n && counts[own] > 0 &&
+        l.positive <= logit_one(scores[own], correction ? correction[own] : T(0), l))
+        sums.rank -= static_cast<double>(counts[own]);
+    tile.chunk_top[at] = top;
+    tile.chunk_sums[at] = sums;
+    if (t.logits.data && p + 1 == t.level_count) variant_logits(t, i, l, begin, n, scores);
+}
+
+// Logits of documents' softmaxes: those of a vector of columns.
+template <class T>
+struct ColumnLogits {
+    Lanes<T> factor, own, positive, limit;
+    ColumnLogits(const LossTerms<T>& t, const T* positives)
+        : factor(broadcast(static_cast<T>(t.factor + t.hardness))),
+          own(load(positives)),
+          positive(multiply_add(broadcast(static_cast<T>(t.factor)), own - broadcast(static_cast<T>(t.margin)),
+                                broadcast(T(0)))),
+          limit(own + broadcast(static_cast<T>(t.false_negative_margin))) {}
+    Lanes<T> of(const Lanes<T>& s) const { return negative_logit(s, factor, broadcast(T(0)), limit); }
+};
+
+// Sums of the columns of a chunk over a block of queries, on top of those of the blocks before.
+template <EdgeKind kKind, class E>
+void sum_columns(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count, int64_t chunk) {
+    using T = Working<E>;
+    const TileLevel<E>& tile = t.tiles[p];
+    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
+    const T* scores = scores_of(t, tile, chunk);
+    const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
+    for (int64_t v = 0; v < n; v += kLanes<T>) {
+        const ColumnLogits<T> l(t.terms, tile.positives + begin + v);
+        const Lanes<T> before = first > 0 ? load(static_cast<const T*>(tile.document_top) + begin + v) : absent;
+        Lanes<T> top = before;
+        for (int64_t r = 0; r < count; ++r) top = larger(top, l.of(load(scores + r * t.score_stride + v)));
+        const Lanes<T> shift = select_less_equal(top, absent, zero, top);
+        EdgeLanes<kKind, T> lanes;
+        for (int64_t r = 0; r < count; ++r) {
+            const Lanes<T> s = load(scores + r * t.score_stride + v);
+            lanes.add(s, l.of(s), one, shift, zero, l.own, l.positive, l.limit);
+        }
+        alignas(64) T scale[kLanes<T>], sum[kLanes<T>], moment[kLanes<T>], spread[kLanes<T>], reach[kLanes<T>],
+            kept[kLanes<T>], dropped[kLanes<T>];
+        store(static_cast<T*>(scale), exp_nonpositive(before - shift));
+        store(static_cast<T*>(sum), lanes.sum);
+        store(static_cast<T*>(moment), lanes.moment);
+        store(static_cast<T*>(spread), lanes.spread);
+        store(static_cast<T*>(reach), lanes.reach);
+        store(static_cast<T*>(kept), lanes.kept);
+        store(static_cast<T*>(dropped), lanes.dropped);
+        store(tile.document_top + begin + v, top);
+        for (int64_t k = 0; k < kLanes<T> && v + k < n; ++k) {
+            EdgeSums& sums = tile.document_sums[begin + v + k];
+            if (first == 0) sums = EdgeSums();
+            const double scaled = first > 0 ? static_cast<double>(scale[k]) : 1;
+            sums.sum = sums.sum * scaled + static_cast<double>(sum[k]);
+            sums.moment = sums.moment * scaled + static_cast<double>(moment[k]);
+            sums.spread += static_cast<double>(spread[k]);
+            sums.reach += static_cast<double>(reach[k]);
+            sums.kept += static_cast<double>(kept[k]);
+            sums.dropped += static_cast<double>(dropped[k]);
+        }
+    }
+}
+
+// The similarities of a block of queries and one chunk of documents, at all levels; -Inf where there is no edge. And
+// what they sum up to, unless that is known from a first walk.
+template <class E>
+void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int64_t chunk, bool sums) noexcept {
+    using T = Working<E>;
+    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
+    for (int64_t p = 0; p < t.level_count; ++p) {
+        const TileLevel<E>& tile = t.tiles[p];
+        const Level<E>& level = t.levels[p];
+        T* scores = scores_of(t, tile, chunk);
+        if (p > 0) {
+            const T* before = scores_of(t, t.tiles[p - 1], chunk);
+            for (int64_t r = 0; r < count; ++r) {
+                const Lanes<T> ratio = broadcast(level.queries.ratio[first + r]);
+                for (int64_t k = 0; k < padded; k += kLanes<T>)
+                    store(scores + r * t.score_stride + k,
+                          load(before + r * t.score_stride + k) *
+                              (ratio * load(static_cast<const T*>(level.documents.ratio) + begin + k)));
+            }
+        }
+        multiply_units<T>(tile.query_units + first * tile.stride, tile.stride, tile.panels + begin * tile.width,
+                          tile.width, level.dim, count, padded / kLanes<T>, scores, t.score_stride, p > 0);
+    }
+    // A few rows at a time: they are still in the first-level cache.
+    for (int64_t p = 0; p < t.level_count; ++p) {
+        const TileLevel<E>& tile = t.tiles[p];
+        T* scores = scores_of(t, tile, chunk);
+        const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
+        for (int64_t r = 0; r < count; ++r) {
+            const double dropped = mask_row(t, first + r, begin, n, counts ? counts + r * t.score_stride : nullptr,
+                                            scores + r * t.score_stride);
+            if (sums) sum_row(t, p, first + r, r, chunk, dropped);
+        }
+        if (sums && t.both)
+            kind_of(t.terms) == EdgeKind::smoothed ? sum_columns<EdgeKind::smoothed>(t, p, first, count, chunk)
+                                                   : sum_columns<EdgeKind::softmax>(t, p, first, count, chunk);
+    }
+}
+
+// A loss's share in the total: half for each direction of two.
+template <class E>
+double share_of(const TileVariants<E>& t, int64_t p, int64_t i) {
+    const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
+    return (t.both ? 0.5 : 1.0) * t.levels[p].weight * weight / t.terms.total_weight;
+}
+
+// Query i's sums, of all chunks and its hard negatives, put together and closed.
+template <class E>
+void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Working<E>* scratch, RowEnd& end) {
+    using T = Working<E>;
+    const LossTerms<T>& terms = t.terms;
+    const TileLevel<E>& tile = t.tiles[p];
+    const int64_t at = r * t.chunks, hard = terms.hard, edge = (p * t.batch() + i) * hard;
+    const bool sigmoid = is_sigmoid(terms), last = p + 1 == t.level_count;
+    T *scale = scratch, *list = scale + pad_lanes<T>(t.chunks + kLanes<T>);
+    const EdgeLogits<T> l(terms, tile.positives[i], positive_correction(t, i));
+    for (int64_t h = 0; h < hard; ++h) list[h] = t.hard_similarities[edge + h];
+    for (int64_t h = hard; h < pad_lanes<T>(hard); ++h) list[h] = kAbsent<T>;
+
+    const T *const none = nullptr, *const similarity = list;
+    T top = sigmoid ? T(0) : largest_logit(similarity, none, hard, l);
+    for (int64_t c = 0; c < t.chunks; ++c) top = top < tile.chunk_top[at + c] ? tile.chunk_top[at + c] : top;
+    if (!sigmoid) top = top_of(terms, l.positive, top);
+    EdgeSums sums = sum_edges(kind_of(terms), similarity, none, none, hard, l, top);
+    for (int64_t c = 0; c < t.chunks; c += kLanes<T>) {
+        const int64_t n = t.chunks - c < kLanes<T> ? t.chunks - c : kLanes<T>;
+        const Lanes<T> chunk_top = load_first(static_cast<const T*>(tile.chunk_top) + at + c, static_cast<int>(n));
+        store(scale + c, exp_nonpositive(chunk_top - broadcast(top)));
+    }
+    for (int64_t c = 0; c < t.chunks; ++c) {
+        const EdgeSums& part = tile.chunk_sums[at + c];
+        // A top of -Inf: nothing there, or NaN alone, which goes on from here.
+        const double e = sigmoid || tile.chunk_top[at + c] == kAbsent<T> ? 1 : static_cast<double>(scale[c]);
+        sums.sum += e * part.sum;
+        sums.moment += e * part.moment;
+        sums.slope += part.slope;
+        sums.spread += part.spread;
+        sums.reach += part.reach;
+        sums.kept += part.kept;
+        sums.rank += part.rank;
+        sums.dropped += part.dropped;
+    }
+    const ClosedRow<T> row = close_row(terms, l, top, sums, share_of(t, p, i));
+    tile.query_top[i] = row.edges.top;
+    tile.query_share[i] = row.edges.share;
+    tile.query_smooth[i] = row.edges.smooth;
+    tile.positive_weight[i] = static_cast<T>(row.positive);
+    end.loss += (t.both ? 0.5 : 1.0) * t.levels[p].weight * row.loss;
+    end.grad_scale += row.grad_scale;
+    end.grad_bias += row.total;
+    if (last) {
+        end.rank = static_cast<int64_t>(sums.rank);
+        end.excluded = static_cast<int64_t>(sums.dropped);
+    }
+    if (hard > 0) {
+        weigh_edges(sigmoid, similarity, none, none, hard, l, row.edges, list);
+        for (int64_t h = 0; h < hard; ++h) {
+            const T live = t.level_count > 1 ? t.levels[p].queries.live[i] * t.levels[p].hard.live[i * hard + h] : T(1);
+            t.hard_weights[edge + h] = list[h] * live;
+        }
+    }
+}
+
+template <class E>
+void variant_close_queries(const TileVariants<E>& t, int64_t first, int64_t begin, int64_t end,
+                           Working<E>* scratch) noexcept {
+    for (int64_t r = begin; r < end; ++r) {
+        RowEnd sum;
+        for (int64_t p = 0; p < t.level_count; ++p) close_query(t, p, first + r, r, scratch, sum);
+        t.queries[first + r] = sum;
+    }
+}
+
+template <class E>
+void variant_close_documents(const TileVariants<E>& t, int64_t begin, int64_t end) noexcept {
+    using T = Working<E>;
+    for (int64_t j = begin; j < end; ++j) {
+        RowEnd sum;
+        for (int64_t p = 0; p < t.level_count; ++p) {
+            const TileLevel<E>& tile = t.tiles[p];
+            const EdgeSums& sums = tile.document_sums[j];
+            const EdgeLogits<T> l(t.terms, tile.positives[j], T(0));
+            const T negatives = tile.document_top[j], top = top_of(t.terms, l.positive, negatives);
+            EdgeSums shifted = sums;
+            if (negatives != kAbsent<T> && top != negatives) {
+                const double scale = static_cast<double>(exp_one(negatives - top));
+                shifted.sum *= scale;
+                shifted.moment *= scale;
+            }
+            const ClosedRow<T> row = close_row(t.terms, l, top, shifted, share_of(t, p, j));
+            tile.document_top[j] = row.edges.top;
+            tile.document_share[j] = row.edges.share;
+            tile.document_smooth[j] = row.edges.smooth;
+            tile.positive_weight[j] += static_cast<T>(row.positive);
+            sum.loss += 0.5 * t.levels[p].weight * row.loss;
+            sum.grad_scale += row.grad_scale;
+            if (p + 1 == t.level_count) sum.excluded = static_cast<int64_t>(sums.dropped);
+        }
+        t.documents[j] = sum;
+    }
+}
+
+// Row r's weights in place of its scores.
+template <class E>
+void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk) {
+    using T = Working<E>;
+    const TileLevel<E>& tile = t.tiles[p];
+    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
+    T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
+    const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
+    const EdgeLogits<T> l(t.terms, tile.positives[i], positive_correction(t, i));
+    const EdgeShare<T> w{tile.query_top[i], tile.query_share[i], tile.query_smooth[i]};
+    if (!t.both) {
+        weigh_edges(is_sigmoid(t.terms), static_cast<const T*>(scores),
+                    t.terms.correction ? t.terms.correction + begin : nullptr, counts, n, l, w, scores);
+        return;
+    }
+    const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), zero = broadcast(T(0));
+    const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
+    for (int64_t k = 0; k < n; k += kLanes<T>) {
+        const int64_t j = begin + k;
+        const Lanes<T> s = load(static_cast<const T*>(scores) + k);
+        const Lanes<T> of_query = softmax_weight(negative_logit(s, factor, zero, limit), top, share, smooth);
+        const Lanes<T> of_document = softmax_weight(ColumnLogits<T>(t.terms, tile.positives + j).of(s),
+                                                    load(static_cast<const T*>(tile.document_top) + j),
+                                                    load(static_cast<const T*>(tile.document_share) + j),
+                                                    load(static_cast<const T*>(tile.document_smooth) + j));
+        store(scores + k, of_query + of_document);
+    }
+}
+
+// Weights of a block of queries and one chunk of documents in place of the scores, and what they add to both gradients.
+template <class E>
+void variant_weights(const TileVariants<E>& t, int64_t first, int64_t count, int64_t chunk,
+                     Working<E>* scratch) noexcept {
+    using T = Working<E>;
+    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
+    for (int64_t p = 0; p < t.level_count; ++p) {
+        const TileLevel<E>& tile = t.tiles[p];
+        const Level<E>& level = t.levels[p];
+        T *const panel = scores_of(t, tile, chunk), *const columns = scratch, *const before = columns + t.chunk;
+        for (int64_t k = 0; k < padded && t.level_count > 1; ++k) columns[k] = 0;
+        for (int64_t r = 0; r < count; ++r) {
+            const int64_t i = first + r, own = t.candidates.positive(i) - begin;
+            T* row = panel + r * t.score_stride;
+            if (t.level_count > 1) memcpy(before, row, sizeof(T) * static_cast<size_t>(padded));
+            weigh_row(t, p, i, r, chunk);
+            if (own >= 0 && own < n) row[own] += tile.positive_weight[i];
+            if (t.level_count == 1) continue;
+            if (own >= 0 && own < n) before[own] = tile.positives[i];
+            const Lanes<T> zero = broadcast(T(0)), absent = broadcast(kAbsent<T>),
+                           live = broadcast(level.queries.live[i]);
+            Lanes<T> moment = zero;
+            for (int64_t k = 0; k < padded; k += kLanes<T>) {
+                const Lanes<T> s = load(static_cast<const T*>(before) + k), w = load(static_cast<const T*>(row) + k);
+                const Lanes<T> part = w * select_less_equal(s, absent, zero, s);
+                moment = moment + part;
+                store(columns + k, load(static_cast<const T*>(columns) + k) + part);
+                // Beyond the last document there is no `live`, and no weight.
+                const Lanes<T> column_live = load(static_cast<const T*>(level.documents.live) + begin + k);
+                store(row + k, select_less_equal(s, absent, zero, w * live * column_live));
+            }
+            tile.chunk_moment[r * t.chunks + chunk] = static_cast<double>(sum(moment));
+        }
+        for (int64_t k = 0; k < n && t.level_count > 1; ++k) {
+            double& sum = tile.document_moment[begin + k];
+            sum = (first > 0 ? sum : 0) + static_cast<double>(columns[k]);
+        }
+    }
+    for (int64_t p = t.level_count - 1; p >= 0; --p) {
+        const TileLevel<E>& tile = t.tiles[p];
+        T* const panel = scores_of(t, tile, chunk);
+        if (p + 1 < t.level_count) {
+            const Level<E>& next = t.levels[p + 1];
+            const T* const above = scores_of(t, t.tiles[p + 1], chunk);
+            for (int64_t r = 0; r < count; ++r) {
+                const Lanes<T> ratio = broadcast(next.queries.ratio[first + r]);
+                for (int64_t k = 0; k < padded; k += kLanes<T>) {
+                    const int64_t at = r * t.score_stride + k;
+                    store(panel + at,
+                          multiply_add(load(above + at),
+                                       ratio * load(static_cast<const T*>(next.documents.ratio) + begin + k),
+                                       load(static_cast<const T*>(panel) + at)));
+                }
+            }
+        }
+        const int64_t vectors = tile.width / kLanes<T>;
+        if (t.grad_queries.data)
+            multiply<Left::kStepsTogether>(Product<T>{
+                panel, t.score_stride, tile.document_units + begin * tile.stride, kLanes<T>, tile.stride,
+                tile.partial + chunk * t.block * tile.stride, tile.stride, kLanes<T>, count, vectors, n, false});
+        if (t.grad_documents.data)
+            multiply<Left::kRowsTogether>(Product<T>{panel, t.score_stride, tile.query_units + first * tile.stride,
+                                                     kLanes<T>, tile.stride, tile.gradient_sums + begin * tile.stride,
+                                                     tile.stride, kLanes<T>, n, vectors, count, first > 0});
+    }
+}
+
+// Rows [begin, end) of a block: their parts from all chunks in order, then the hard negatives, then the norms'
+// derivatives.
+template <class E>
+void variant_finish_queries(const TileVariants<E>& t, int64_t first, int64_t begin, int64_t end,
+                            Working<E>* scratch) noexcept {
+    using T = Working<E>;
+    const int64_t columns = padded_columns(t.levels, t.level_count), hard = t.terms.hard;
+    T *total = scratch, *weight = total + columns, *coefficient = weight + pad_lanes<T>(hard);
+    int32_t* row = reinterpret_cast<int32_t*>(coefficient + pad_lanes<T>(hard));
+    double* moment = reinterpret_cast<double*>(row + pad_lanes<float>(hard));
+    for (int64_t r = begin; r < end; ++r) {
+        const int64_t i = first + r;
+        for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h), weight[h] = 0;
+        int64_t at = columns;
+        for (int64_t p = t.level_count - 1; p >= 0; --p) {
+            const TileLevel<E>& tile = t.tiles[p];
+            const Level<E>& level = t.levels[p];
+            at -= pad_lanes<T>(level.dim);
+            for (int64_t c = 0; c < tile.width; c += kLanes<T>) {
+                Lanes<T> sum = broadcast(T(0));
+                for (int64_t k = 0; k < t.chunks; ++k)
+                    sum = sum + load(static_cast<const T*>(tile.partial) + (k * t.block + r) * tile.stride + c);
+                store(total + at + c, sum);
+            }
+            const int64_t edge = (p * t.batch() + i) * hard;
+            double sum = 0;
+            if (t.level_count > 1)
+                for (int64_t k = 0; k < t.chunks; ++k) sum += tile.chunk_moment[r * t.chunks + k];
+            for (int64_t h = 0; h < hard; ++h) {
+                if (p + 1 < t.level_count) {
+                    const Level<E>& next = t.levels[p + 1];
+                    weight[h] *= next.queries.ratio[i] * next.hard.ratio[row[h]];
+                }
+                weight[h] += t.hard_weights[edge + h];
+                coefficient[h] = weight[h] * level.hard.inverse[row[h]];
+                sum +=
+                    static_cast<double>(t.hard_weights[edge + h]) * static_cast<double>(t.hard_similarities[edge + h]);
+            }
+            moment[p] = sum;
+            if (hard > 0) accumulate<true>(total + at, level.hard, level.dim, row, coefficient, hard);
+        }
+        finish_levels(t.levels, t.level_count, &Level<E>::queries, i, t.dim, static_cast<const T*>(total), moment,
+                      static_cast<T>(t.terms.factor), t.grad_queries.data + i * t.grad_queries.stride);
+    }
+}
+
+template <class E>
+void variant_finish_documents(const TileVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+    using T = Working<E>;
+    const int64_t columns = padded_columns(t.levels, t.level_count);
+    T* total = scratch;
+    double* moment = reinterpret_cast<double*>(total + columns);
+    for (int64_t j = begin; j < end; ++j) {
+        for (int64_t p = 0, at = 0; p < t.level_count; at += t.tiles[p++].width) {
+            const TileLevel<E>& tile = t.tiles[p];
+            memcpy(total + at, tile.gradient_sums + j * tile.stride, sizeof(T) * static_cast<size_t>(tile.width));
+            moment[p] = t.level_count > 1 ? tile.document_moment[j] : 0;
+        }
+        finish_levels(t.levels, t.level_count, &Level<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
+                      static_cast<T>(t.terms.factor), t.grad_documents.data + j * t.grad_documents.stride);
+    }
+}
+
+// All queries in order.
+template <class E>
+negcos::Totals variant_totals(const TileVariants<E>& t) noexcept {
+    negcos::Totals totals;
+    LossWriter<E> writer(t.losses, t.hit_probability);
+    for (int64_t i = 0; i < t.batch(); ++i) {
+        RowEnd end = t.queries[i];
+        if (t.both) {
+            end.loss += t.documents[i].loss;
+            end.grad_scale += t.documents[i].grad_scale;
+            end.excluded += t.documents[i].excluded;
+        }
+        const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
+        totals.loss.add(weight == 0 ? 0 : weight * end.loss);
+        totals.grad_scale.add(end.grad_scale);
+        totals.grad_bias.add(end.grad_bias);
+        totals.rank_zero += end.rank == 0;
+        totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(end.rank)));
+        totals.excluded += end.excluded;
+        writer.add(i, end.loss);
+    }
+    writer.flush();
+    return totals;
+}
+
+template <class E>
+int64_t tile_variant_scratch(const Level<E>* levels, int64_t level_count, int64_t chunk, int64_t chunks,
+                             int64_t hard) noexcept {
+    using T = Working<E>;
+    const int64_t rows =
+        padded_columns(levels, level_count) + 4 * pad_lanes<T>(hard + kLanes<T>) + pad_lanes<T>(2 * level_count);
+    const int64_t close = pad_lanes<T>(chunks + kLanes<T>) + pad_lanes<T>(hard + kLanes<T>);
+    const int64_t most = rows > close ? rows : close;
+    return most > 2 * chunk ? most : 2 * chunk;
+}
+
+}  // namespace
+
+#endif

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Both engines for the general loss: whatever is not the plain softmax over cosines of whole rows. Between similarities
+// and gradients lie edge logits, exclusions and objectives; beside the documents, hard negatives; and nested prefixes
+// are levels of columns.
+#ifndef NEGCOS_VARIANTS_HPP
+#define NEGCOS_VARIANTS_HPP
+
+#include "pairs.hpp"
+#include "parallel.hpp"
+#include "problem.hpp"
+#include "workspace.hpp"
+
+namespace negcos {
+
+// Engine 1: a sparse graph.
+template <class E>
+class GatherVariantEngine {
+    using T = Working<E>;
+
+public:
+    GatherVariantEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
+        : problem_(problem), pairs_(pairs), kernels_(kernels) {}
+
+    void reserve(Arena& arena, int64_t workers);
+    bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
+
+private:
+    const Problem<E>& problem_;
+    Pairs& pairs_;
+    const KernelTable<E>& kernels_;
+    GatherVariants<E> work_;
+    int64_t rows_per_task_ = 0, scratch_size_ = 0;
+    T* scratch_ = nullptr;
+    Totals* task_totals_ = nullptr;
+};
+
+// Engine 2: the complete graph, or a dense sample of it.
+template <class E>
+class TileVariantEngine {
+    using T = Working<E>;
+
+public:
+    // sampled: nullptr for all documents as candidates.
+    TileVariantEngine(const Problem<E>& problem, Pairs* sampled, const KernelTable<E>& kernels)
+        : problem_(problem), sampled_(sampled), kernels_(kernels) {}
+
+    void reserve(Arena& arena, int64_t workers);
+    bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
+
+private:
+    bool walk(Parallel& parallel, bool small, bool sums, bool gradients);
+
+    const Problem<E>& problem_;
+    Pairs* sampled_;
+    const KernelTable<E>& kernels_;
+    TileVariants<E> work_;
+    TileLevel<E> tiles_[kMostPrefixes];
+    Tiles<E> counting_;  // as tile_counts() wants it
+    int64_t scratch_size_ = 0;
+    T* scratch_ = nullptr;
+};
+
+}  // namespace negcos
+
+#endif

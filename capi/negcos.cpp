@@ -9,10 +9,13 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <optional>
+#include <utility>
 
 #include "config.hpp"
 #include "dispatch.hpp"
 #include "evaluate.hpp"
+#include "frequency.hpp"
 #include "status.hpp"
 #include "validate.hpp"
 
@@ -20,6 +23,9 @@ using namespace negcos;
 
 struct negcos_context : Context {
     using Context::Context;
+};
+struct negcos_frequency {
+    Frequency estimator;
 };
 
 namespace {
@@ -40,6 +46,9 @@ constexpr size_t kFirstSize(const negcos_batch*) {
 constexpr size_t kFirstSize(const negcos_result*) {
     return 312;
 }
+constexpr size_t kFirstSize(const negcos_frequency_options*) {
+    return 48;
+}
 
 negcos_context_options defaults(const negcos_context_options*) {
     return {};
@@ -58,6 +67,9 @@ negcos_batch defaults(const negcos_batch*) {
 }
 negcos_result defaults(const negcos_result*) {
     return {};
+}
+negcos_frequency_options defaults(const negcos_frequency_options*) {
+    return default_frequency_options();
 }
 
 template <class Struct>
@@ -161,11 +173,40 @@ int32_t create(const negcos_context_options* given, negcos_context** context) {
     return NEGCOS_STATUS_OK;
 }
 
+int32_t create(const negcos_frequency_options* given, negcos_frequency** frequency) {
+    if (!frequency)
+        return fail(NEGCOS_STATUS_NULL_ARGUMENT, "frequency is NULL, expected a place for the new estimator");
+    negcos_frequency_options options;
+    const Kernels* kernels = nullptr;
+    int32_t status;
+    if ((status = read_optional("negcos_frequency_options", given, options)) ||
+        (status = validate_frequency(options)) ||
+        (status = select_kernels(cpu_features(), nullptr, std::getenv("NEGCOS_ISA"), &kernels)))
+        return status;
+    *frequency = new negcos_frequency{Frequency(*kernels, options)};
+    return NEGCOS_STATUS_OK;
+}
+
+int32_t load(const char* path, negcos_frequency** frequency) {
+    if (!path) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "path is NULL");
+    if (!frequency)
+        return fail(NEGCOS_STATUS_NULL_ARGUMENT, "frequency is NULL, expected a place for the loaded estimator");
+    const Kernels* kernels = nullptr;
+    std::optional<Frequency> loaded;
+    int32_t status;
+    if ((status = select_kernels(cpu_features(), nullptr, std::getenv("NEGCOS_ISA"), &kernels)) ||
+        (status = Frequency::load(*kernels, path, loaded)))
+        return status;
+    *frequency = new negcos_frequency{std::move(*loaded)};
+    return NEGCOS_STATUS_OK;
+}
+
 }  // namespace
 
 static_assert(sizeof(negcos_const_matrix) == 40 && sizeof(negcos_matrix) == 40);
 static_assert(sizeof(negcos_context_options) == 48 && sizeof(negcos_options) == 136);
 static_assert(sizeof(negcos_batch) == 176 && sizeof(negcos_result) == 312);
+static_assert(sizeof(negcos_frequency_options) == 48);
 
 extern "C" {
 
@@ -258,6 +299,45 @@ int32_t negcos_sample(negcos_context* context, const negcos_options* options, in
             return status;
         return sample(*context, o, batch, documents, negatives);
     });
+}
+
+void negcos_frequency_options_init(negcos_frequency_options* options, size_t size) {
+    initialise(options, size);
+}
+
+int32_t negcos_frequency_create(const negcos_frequency_options* options, negcos_frequency** frequency) {
+    return guarded([&] { return create(options, frequency); });
+}
+
+int32_t negcos_frequency_update(negcos_frequency* frequency, const int64_t* ids, int64_t count) {
+    return guarded([&] {
+        if (!frequency) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "frequency is NULL");
+        return frequency->estimator.update(ids, count);
+    });
+}
+
+int32_t negcos_frequency_log_probability(const negcos_frequency* frequency, const int64_t* ids, int64_t count,
+                                         double* log_probability) {
+    return guarded([&] {
+        if (!frequency) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "frequency is NULL");
+        return frequency->estimator.log_probability(ids, count, log_probability);
+    });
+}
+
+int32_t negcos_frequency_save(const negcos_frequency* frequency, const char* path) {
+    return guarded([&] {
+        if (!frequency) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "frequency is NULL");
+        if (!path) return fail(NEGCOS_STATUS_NULL_ARGUMENT, "path is NULL");
+        return frequency->estimator.save(path);
+    });
+}
+
+int32_t negcos_frequency_load(const char* path, negcos_frequency** frequency) {
+    return guarded([&] { return load(path, frequency); });
+}
+
+void negcos_frequency_destroy(negcos_frequency* frequency) {
+    delete frequency;
 }
 
 }  // extern "C"

@@ -49,6 +49,8 @@ const char* status_string(int32_t status) noexcept {
             return "unsupported isa";
         case NEGCOS_STATUS_UNSUPPORTED:
             return "unsupported";
+        case NEGCOS_STATUS_IO:
+            return "io";
         case NEGCOS_STATUS_INTERNAL:
             return "internal";
         default:

@@ -74,6 +74,15 @@ OFFSET(negcos_result, grad_hard_negatives, 264);
 OFFSET(negcos_result, negatives, 304);
 SIZE(negcos_result, 312);
 
+OFFSET(negcos_frequency_options, struct_size, 0);
+OFFSET(negcos_frequency_options, method, 4);
+OFFSET(negcos_frequency_options, hashes, 8);
+OFFSET(negcos_frequency_options, buckets, 16);
+OFFSET(negcos_frequency_options, learning_rate, 24);
+OFFSET(negcos_frequency_options, initial_gap, 32);
+OFFSET(negcos_frequency_options, seed, 40);
+SIZE(negcos_frequency_options, 48);
+
 int main(void) {
     return 0;
 }

@@ -29,7 +29,7 @@ done
 grep -rnE '^ *# *include.*(tbb/|omp\.h)' src capi include | grep -v '^src/parallel.cpp:' |
     none "oneTBB and OpenMP belong in src/parallel.cpp"
 includes include/negcos/negcos.h | grep -vE '<(stddef|stdint).h>' | none "negcos.h includes the C library alone"
-grep -rnE --include='*.[ch]pp' '^ *# *include *"(\.\./|kernel|dispatch|evaluate|gather|pairs|parallel|problem|sampling|status|tiles|validate|workspace)' \
+grep -rnE --include='*.[ch]pp' '^ *# *include *"(\.\./|kernel|dispatch|evaluate|frequency|gather|pairs|parallel|problem|sampling|status|tiles|validate|workspace)' \
     src/cli examples bindings bench 2> /dev/null | grep -vE 'examples/.*"parallel.hpp"|^bench/kernels.cpp:' | none "the command, examples and bindings see negcos.h and negcos.hpp alone"
 
 git ls-files 2>/dev/null | grep -vE '\.md$|^LICENSE$|^\.clang-format$|^\.gitignore$|\.wrap$|\.svg$' | while IFS= read -r file; do

@@ -89,6 +89,7 @@ enum {
     NEGCOS_STATUS_THREADS = 22,         /* the threading back end failed */
     NEGCOS_STATUS_UNSUPPORTED_ISA = 30, /* not built in, or this machine cannot run it */
     NEGCOS_STATUS_UNSUPPORTED = 31,     /* valid, but this version cannot do it */
+    NEGCOS_STATUS_IO = 40,              /* a file cannot be read or written, or is not what it should be */
     NEGCOS_STATUS_INTERNAL = 90         /* a bug in the library; please report it */
 };
 
@@ -340,6 +341,88 @@ NEGCOS_API int32_t negcos_evaluate(negcos_context* context, const negcos_options
  */
 NEGCOS_API int32_t negcos_sample(negcos_context* context, const negcos_options* options, int64_t batch,
                                  int64_t documents, int32_t* negatives);
+
+/*
+ * How often is an item a candidate? An estimator of Q, for batch.log_probability: item ids in, one batch a training
+ * step, log-probabilities out, in memory that does not grow with the number of items. docs/frequency.md states the
+ * algorithms, the hash and the file so that they can be written again; for given options and ids the estimates are the
+ * same bits on every machine.
+ *
+ *     negcos_frequency_update(frequency, item_ids, M);                              // once a step
+ *     negcos_frequency_log_probability(frequency, item_ids, M, log_probability);
+ *     batch.log_probability = log_probability;
+ *
+ * Ids are hashed into buckets, and items that share one look more frequent than they are. Several hashes make that
+ * rare: the estimate is that of the hash which makes the item the least frequent.
+ */
+enum {
+    NEGCOS_FREQUENCY_STREAMING = 0, /* Yi et al., RecSys 2019: 1 / (moving average of the steps between batches that
+                                       have the item) = the probability that a batch has the item. Follows items whose
+                                       frequency changes. An id counts once a batch */
+    NEGCOS_FREQUENCY_COUNT_MIN = 1  /* count-min sketch: the item's share of all ids so far = the probability that a
+                                       draw is the item. Never below the true share */
+};
+
+typedef struct negcos_frequency_options {
+    uint32_t struct_size;
+    int32_t method;       /* NEGCOS_FREQUENCY_, STREAMING */
+    int32_t hashes;       /* 4; [1, 64] */
+    int32_t reserved;     /* 0 */
+    int64_t buckets;      /* of each hash, 2^20; [1, 2^32]. Memory: hashes * buckets * 16 bytes, COUNT_MIN 8 */
+    double learning_rate; /* STREAMING only, 0.01; (0, 1]: the weight of an item's latest gap in its average */
+    double initial_gap;   /* STREAMING only, 0: an average begins as the item's first gap, which is unbiased; or
+                             [1, 2^53]: it begins here and the first gap counts as any other */
+    uint64_t seed;        /* of the hashes, 0 */
+} negcos_frequency_options;
+
+/* Opaque. One thread at a time updates it, and none else uses it meanwhile; log_probability and save leave it as it is
+   and may run in any number of threads at once. */
+typedef struct negcos_frequency negcos_frequency;
+
+/* As the other _init functions. */
+NEGCOS_API void negcos_frequency_options_init(negcos_frequency_options* options, size_t size);
+
+/*
+ * Create an estimator that has seen nothing. options: NULL = the defaults. *frequency is written on success only and
+ * belongs to the caller, who gives it back with negcos_frequency_destroy.
+ * Errors: NULL_ARGUMENT, STRUCT_SIZE, VALUE, UNSUPPORTED (learning_rate or initial_gap with COUNT_MIN), UNSUPPORTED_ISA
+ * (NEGCOS_ISA in the environment), OUT_OF_MEMORY.
+ */
+NEGCOS_API int32_t negcos_frequency_create(const negcos_frequency_options* options, negcos_frequency** frequency);
+
+/*
+ * Count a batch: `count` ids of items, any numbers, in any order. One call is one training step, count = 0 a step
+ * without items. Allocates nothing; on failure nothing was counted.
+ * Errors: NULL_ARGUMENT, SHAPE (count), VALUE (more than 2^53 steps, with COUNT_MIN ids).
+ */
+NEGCOS_API int32_t negcos_frequency_update(negcos_frequency* frequency, const int64_t* ids, int64_t count);
+
+/*
+ * log_probability[k] = log of the estimate for ids[k], natural, finite and <= 0 for every id. An item never seen gets
+ * what it would have if the next step (COUNT_MIN: the next draw) were its first: 1 / (steps or ids so far + 1); with an
+ * initial_gap 1 / initial_gap. Allocates nothing.
+ * Errors: NULL_ARGUMENT, SHAPE (count), OVERLAP.
+ */
+NEGCOS_API int32_t negcos_frequency_log_probability(const negcos_frequency* frequency, const int64_t* ids,
+                                                    int64_t count, double* log_probability);
+
+/*
+ * Save everything, options included, to be loaded on any machine. The file is written beside `path` and then renamed:
+ * whatever interrupts it, at `path` is the old file or the new one.
+ * Errors: NULL_ARGUMENT, IO (also when something other than a regular file is there), OUT_OF_MEMORY.
+ */
+NEGCOS_API int32_t negcos_frequency_save(const negcos_frequency* frequency, const char* path);
+
+/*
+ * Load what negcos_frequency_save saved; it goes on as the saved one would have. *frequency is written on success only
+ * and belongs to the caller.
+ * Errors: NULL_ARGUMENT, IO (also for a file that is truncated, damaged or not such a file), UNSUPPORTED_ISA,
+ * OUT_OF_MEMORY.
+ */
+NEGCOS_API int32_t negcos_frequency_load(const char* path, negcos_frequency** frequency);
+
+/* Destroy an estimator; no call may be running in it. NULL is fine. */
+NEGCOS_API void negcos_frequency_destroy(negcos_frequency* frequency);
 
 #ifdef __cplusplus
 }

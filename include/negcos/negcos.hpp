@@ -110,6 +110,48 @@ private:
     std::unique_ptr<negcos_context, Destroy> handle_;
 };
 
+struct FrequencyOptions : negcos_frequency_options {
+    FrequencyOptions() noexcept : negcos_frequency_options{} {
+        negcos_frequency_options_init(this, sizeof(negcos_frequency_options));
+    }
+};
+
+// Owns a negcos_frequency: movable, not copyable; one thread at a time, const members any number.
+class Frequency {
+public:
+    explicit Frequency(const FrequencyOptions& options = {}) {
+        negcos_frequency* created = nullptr;
+        check(negcos_frequency_create(&options, &created));
+        handle_.reset(created);
+    }
+    static Frequency load(const std::string& path) {
+        negcos_frequency* loaded = nullptr;
+        check(negcos_frequency_load(path.c_str(), &loaded));
+        return Frequency(loaded);
+    }
+
+    // One call a training step.
+    void update(std::span<const int64_t> ids) {
+        check(negcos_frequency_update(handle_.get(), ids.data(), static_cast<int64_t>(ids.size())));
+    }
+    void log_probability(std::span<const int64_t> ids, std::span<double> log_probability) const {
+        if (log_probability.size() < ids.size())
+            throw std::invalid_argument("negcos::Frequency::log_probability: log_probability is shorter than ids");
+        check(negcos_frequency_log_probability(handle_.get(), ids.data(), static_cast<int64_t>(ids.size()),
+                                               log_probability.data()));
+    }
+    void save(const std::string& path) const { check(negcos_frequency_save(handle_.get(), path.c_str())); }
+    negcos_frequency* get() const noexcept { return handle_.get(); }
+
+private:
+    explicit Frequency(negcos_frequency* handle) noexcept : handle_(handle) {}
+
+    struct Destroy {
+        void operator()(negcos_frequency* frequency) const noexcept { negcos_frequency_destroy(frequency); }
+    };
+    std::unique_ptr<negcos_frequency, Destroy> handle_;
+};
+
 }  // namespace negcos
 
 #endif

@@ -11,9 +11,11 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "negcos/negcos.hpp"
@@ -70,10 +72,14 @@ inline negcos::Context context(const std::string& isa, int32_t threads = 1,
 
 template <class T>
 struct Problem {
-    int64_t batch = 0, count = 0, dim = 0;
-    std::vector<T> queries, documents;
+    int64_t batch = 0, count = 0, dim = 0, hard_per_query = 0;
+    std::vector<T> queries, documents, hard;
     std::vector<int32_t> given;  // for GIVEN
-    negcos::Options options;
+    std::vector<int64_t> positives, document_ids, query_ids;
+    std::vector<double> log_probability, weights;
+    std::vector<int32_t> prefix_dims;
+    std::vector<double> prefix_weights;
+    negcos::Options options;  // prefixes: only in options_of()
 
     // Documents lean towards their queries, so that losses are neither 0 nor all alike.
     Problem(int64_t b, int64_t m, int64_t d, uint64_t seed = 1) : batch(b), count(m), dim(d) {
@@ -94,7 +100,40 @@ struct Problem {
         for (auto& j : given) j = with_absent && random.below(4) == 0 ? -1 : static_cast<int32_t>(random.below(count));
     }
 
+    void harden(int64_t per_query, uint64_t seed) {
+        Random random(seed);
+        hard_per_query = per_query;
+        hard.resize(static_cast<size_t>(batch * per_query * dim));
+        for (size_t k = 0; k < hard.size(); ++k) {
+            const size_t c = k % static_cast<size_t>(dim), i = k / static_cast<size_t>(dim * per_query);
+            hard[k] =
+                static_cast<T>(random.normal() + 0.3 * static_cast<double>(queries[i * static_cast<size_t>(dim) + c]));
+        }
+    }
+
     int64_t rounds() const { return options.sampling == NEGCOS_SAMPLING_ALL ? 0 : options.rounds; }
+    int64_t last_dim() const { return prefix_dims.empty() ? dim : prefix_dims.back(); }
+    negcos::Options options_of() const {
+        negcos::Options result = options;
+        result.prefix_count = static_cast<int32_t>(prefix_dims.size());
+        if (!prefix_dims.empty()) result.prefix_dims = prefix_dims.data();
+        if (!prefix_weights.empty()) result.prefix_weights = prefix_weights.data();
+        return result;
+    }
+    oracle::Inputs<T> inputs(const std::vector<int32_t>& negatives) const {
+        return {batch,     count,     dim,          hard_per_query, queries,         documents, hard,
+                negatives, positives, document_ids, query_ids,      log_probability, weights};
+    }
+    // All but the matrices.
+    void fill(negcos::Batch& to) const {
+        const auto data = [](const auto& v) { return v.empty() ? nullptr : v.data(); };
+        to.negatives = data(given);
+        to.positives = data(positives);
+        to.document_ids = data(document_ids);
+        to.query_ids = data(query_ids);
+        to.log_probability = data(log_probability);
+        to.weights = data(weights);
+    }
 };
 
 // A matrix inside a larger block of canaries: `offset` elements past a 64-byte border, `gap` between rows.
@@ -150,38 +189,43 @@ struct Layout {
 template <class T>
 struct Outputs {
     negcos::Result numbers;
-    std::vector<T> losses, hit_probability, logits, grad_queries, grad_documents;
+    std::vector<T> losses, hit_probability, logits, grad_queries, grad_documents, grad_hard_negatives;
     std::vector<int32_t> negatives;
 
-    // Every byte of every output.
+    // Every byte of every output; excluded and grad_bias where they are not 0.
     std::string bytes() const {
         std::string all;
         const auto append = [&all](const void* data, size_t size) { all.append(static_cast<const char*>(data), size); };
         const double scalars[] = {numbers.loss, numbers.grad_scale, numbers.accuracy, numbers.mean_reciprocal_rank};
         append(scalars, sizeof scalars);
         append(&numbers.zero_rows, sizeof numbers.zero_rows);
-        for (const auto* v : {&losses, &hit_probability, &logits, &grad_queries, &grad_documents})
+        for (const auto* v : {&losses, &hit_probability, &logits, &grad_queries, &grad_documents, &grad_hard_negatives})
             append(v->data(), v->size() * sizeof(T));
         append(negatives.data(), negatives.size() * sizeof(int32_t));
+        if (numbers.excluded != 0) append(&numbers.excluded, sizeof numbers.excluded);
+        if (numbers.grad_bias != 0) append(&numbers.grad_bias, sizeof numbers.grad_bias);
         return all;
     }
 };
 
 template <class T>
 Outputs<T> run(negcos::Context& context, const Problem<T>& p, const Layout& layout = {}) {
-    const bool all = p.options.sampling == NEGCOS_SAMPLING_ALL;
-    Framed<T> queries(p.batch, p.dim, layout.offset, layout.gap), documents(p.count, p.dim, layout.offset, layout.gap);
+    const bool all = p.options.sampling == NEGCOS_SAMPLING_ALL, hardened = !p.hard.empty();
+    const int64_t hard_rows = p.batch * p.hard_per_query;
+    const auto framed = [&](int64_t rows, int64_t cols) { return Framed<T>(rows, cols, layout.offset, layout.gap); };
+    Framed<T> queries = framed(p.batch, p.dim), documents = framed(p.count, p.dim), hard = framed(hard_rows, p.dim);
     queries.fill(p.queries);
     documents.fill(p.documents);
-    Framed<T> losses(p.batch, 1, layout.offset, layout.gap), hits(p.batch, 1, layout.offset, layout.gap),
-        logits(p.batch, 1 + p.rounds(), layout.offset, layout.gap),
-        grad_queries(p.batch, p.dim, layout.offset, layout.gap),
-        grad_documents(p.count, p.dim, layout.offset, layout.gap);
+    hard.fill(p.hard);
+    Framed<T> losses = framed(p.batch, 1), hits = framed(p.batch, 1),
+              logits = framed(p.batch, 1 + p.rounds() + p.hard_per_query), grad_queries = framed(p.batch, p.dim),
+              grad_documents = framed(p.count, p.dim), grad_hard = framed(hard_rows, p.dim);
     Outputs<T> out;
     out.negatives.assign(static_cast<size_t>(p.batch * p.rounds()), -7);
 
     negcos::Batch batch(queries.input(), documents.input());
-    if (!p.given.empty()) batch.negatives = p.given.data();
+    if (hardened) batch.hard_negatives = hard.input();
+    p.fill(batch);
     out.numbers.losses = losses.output();
     out.numbers.hit_probability = hits.output();
     if (!all) out.numbers.logits = logits.output();
@@ -189,17 +233,20 @@ Outputs<T> run(negcos::Context& context, const Problem<T>& p, const Layout& layo
     if (layout.gradients) {
         out.numbers.grad_queries = grad_queries.output();
         out.numbers.grad_documents = grad_documents.output();
+        if (hardened) out.numbers.grad_hard_negatives = grad_hard.output();
     }
-    context.evaluate(p.options, batch, out.numbers);
+    context.evaluate(p.options_of(), batch, out.numbers);
 
-    for (const auto* framed : {&queries, &documents, &losses, &hits, &logits, &grad_queries, &grad_documents})
-        REQUIRE(framed->intact());
+    for (const auto* each :
+         {&queries, &documents, &hard, &losses, &hits, &logits, &grad_queries, &grad_documents, &grad_hard})
+        REQUIRE(each->intact());
     out.losses = losses.values();
     out.hit_probability = hits.values();
     if (!all) out.logits = logits.values();
     if (layout.gradients) {
         out.grad_queries = grad_queries.values();
         out.grad_documents = grad_documents.values();
+        if (hardened) out.grad_hard_negatives = grad_hard.values();
     }
     return out;
 }
@@ -226,66 +273,110 @@ double magnitude(const std::vector<W>& values) {
     return most;
 }
 
+// The longest and the shortest length of a row; 0 is no length.
+template <class T>
+std::pair<double, double> lengths(const std::vector<T>& rows, int64_t dim) {
+    double longest = 0, shortest = std::numeric_limits<double>::infinity();
+    for (size_t i = 0; dim > 0 && i < rows.size() / static_cast<size_t>(dim); ++i) {
+        double sum = 0;
+        for (size_t c = 0; c < static_cast<size_t>(dim); ++c)
+            sum += std::pow(static_cast<double>(rows[i * static_cast<size_t>(dim) + c]), 2);
+        if (std::isfinite(sum)) longest = std::max(longest, std::sqrt(sum));
+        if (sum > 0) shortest = std::min(shortest, std::sqrt(sum));
+    }
+    return {longest, shortest};
+}
+
 /*
  * Tolerances. A similarity is a dot product of two rows over their norms: with blocked sums its error is a few eps
  * (sqrt(d)/4 + 4 of them is generous for the sizes here), relative to |q||d|, so to 1 for cosines. Logits multiply it
- * by scale/temperature, and a loss moves by at most twice as much as its logits. A gradient is a sum of weights of
- * total at most 2 times unit rows, times scale/temperature over the row's norm; the error of its weights is that of the
- * logits. Everything is given a factor of 4 on top.
+ * by scale/temperature, and a loss moves by that times what its slopes add up to. A gradient is a sum of weights times
+ * unit rows, times scale/temperature over the row's norm, each element relative to the sum of its terms' absolute
+ * values; the error of its weights is that of the logits. Everything is given a factor of 4 on top.
  */
 template <class T>
-void check_against_oracle(const Problem<T>& p, const Outputs<T>& got, bool gradients = true) {
-    const auto expected =
-        oracle::evaluate<T>(p.options, p.queries, p.documents, p.batch, p.count, p.dim, got.negatives);
-    const double eps = std::numeric_limits<T>::epsilon();
-    const double factor = std::abs(p.options.scale / p.options.temperature);
-    double unit = 1;  // what similarities are relative to
-    if (p.options.similarity == NEGCOS_SIMILARITY_DOT)
-        unit = static_cast<double>(p.dim) * magnitude(p.queries) * magnitude(p.documents);
-    const double similarity = 4 * eps * (std::sqrt(static_cast<double>(p.dim)) / 4 + 4) * std::max(unit, 1e-30);
-    const double logit = similarity * std::max(factor, 1e-30) + 8 * eps;
-    const double rows =
-        p.options.reduction == NEGCOS_REDUCTION_SUM ? static_cast<double>(std::max<int64_t>(p.batch, 1)) : 1;
+struct Tolerance {
+    double similarity, logit, terms, tiny;
 
-    CHECK(distance(got.losses, expected.losses) <= 2 * logit + 4 * eps * magnitude(expected.losses));
-    CHECK(distance(got.hit_probability, expected.hit_probability) <= 2 * logit + 4 * eps);
+    explicit Tolerance(const Problem<T>& p) {
+        const double eps = std::numeric_limits<T>::epsilon();
+        const double factor = std::abs(p.options.scale / p.options.temperature);
+        double unit = 1, shortest = 1;
+        const auto of_queries = lengths(p.queries, p.dim), of_documents = lengths(p.documents, p.dim),
+                   of_hard = lengths(p.hard, p.dim);
+        if (p.options.similarity == NEGCOS_SIMILARITY_DOT)
+            unit = of_queries.first * std::max(of_documents.first, of_hard.first);
+        else
+            shortest =
+                std::max(std::min({of_queries.second, of_documents.second, of_hard.second}), p.options.norm_floor);
+        similarity = 4 * eps * (std::sqrt(static_cast<double>(p.dim)) / 4 + 4) * std::max(unit, 1e-30);
+        logit = similarity * std::max(factor + std::abs(p.options.hardness), 1e-30) +
+                4 * eps * (2 + factor * std::abs(p.options.margin) + magnitude(p.log_probability));
+        terms = 8 * logit + 64 * eps;
+        tiny = 64 * static_cast<double>(std::numeric_limits<T>::min()) * (1 + factor * unit / shortest);
+    }
+};
+
+// Each element within `relative` of its terms.
+template <class T, class W>
+bool within(const std::vector<T>& got, const std::vector<W>& expected, const std::vector<double>& terms,
+            double relative, double tiny) {
+    REQUIRE(got.size() == expected.size());
+    for (size_t k = 0; k < got.size(); ++k) {
+        const double error = static_cast<double>(std::abs(static_cast<W>(got[k]) - expected[k]));
+        if (!(error <= relative * terms[k] + tiny)) return false;
+    }
+    return true;
+}
+
+template <class T, class W>
+void check_against_oracle(const Problem<T>& p, const Outputs<T>& got, const oracle::Result<W>& expected,
+                          bool gradients = true) {
+    const double eps = std::numeric_limits<T>::epsilon();
+    const Tolerance<T> tolerance(p);
+    const double logit = tolerance.logit;
+    const double loss = std::max(2.0, expected.loss_terms) * logit + 4 * eps * magnitude(expected.losses);
+    double of_all = 1;  // losses that the total is a sum of
+    if (p.options.reduction == NEGCOS_REDUCTION_SUM)
+        of_all = std::max(1.0, p.weights.empty() ? static_cast<double>(p.batch)
+                                                 : std::accumulate(p.weights.begin(), p.weights.end(), 0.0));
+
+    CHECK(distance(got.losses, expected.losses) <= loss);
+    CHECK(distance(got.hit_probability, expected.hit_probability) <=
+          (loss + 4 * eps) * std::max(1.0, magnitude(expected.hit_probability)));
     if (!got.logits.empty())
         CHECK(distance(got.logits, expected.logits) <= logit + 4 * eps * magnitude(expected.logits));
-    CHECK(std::abs(got.numbers.loss - static_cast<double>(expected.loss)) <=
-          rows * (2 * logit + 4 * eps * magnitude(expected.losses)));
+    CHECK(std::abs(got.numbers.loss - static_cast<double>(expected.loss)) <= of_all * loss);
     CHECK(std::abs(got.numbers.grad_scale - static_cast<double>(expected.grad_scale)) <=
-          rows * (4 * logit * unit + 4 * similarity) / p.options.temperature);
+          tolerance.terms * expected.scale_terms +
+              4 * of_all * tolerance.similarity * std::max(2.0, expected.loss_terms) / p.options.temperature);
+    CHECK(std::abs(got.numbers.grad_bias - static_cast<double>(expected.grad_bias)) <=
+          tolerance.terms * expected.bias_terms);
     CHECK(got.numbers.zero_rows == expected.zero_rows);
-    CHECK(got.numbers.excluded == 0);
-    CHECK(got.numbers.grad_bias == 0);
+    // What is dropped, and ranks, are exact unless two numbers are closer than rounding: then this problem does not
+    // tell, and is to be changed.
+    if (std::isfinite(p.options.false_negative_margin))
+        REQUIRE(static_cast<double>(expected.drop_clearance) > tolerance.similarity);
+    CHECK(got.numbers.excluded == expected.excluded);
     if (p.options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX || p.batch == 0) {
         CHECK(std::isnan(got.numbers.accuracy));
         CHECK(std::isnan(got.numbers.mean_reciprocal_rank));
-    } else if (p.dim != 1) {
-        // Ranks are exact unless two logits are closer than rounding. In one dimension every cosine is 1 or -1, so they
-        // are; no other of these problems has such a pair by chance.
+    } else if (p.last_dim() != 1) {
+        // In one dimension every cosine is 1 or -1; no other of these problems has such a pair by chance.
         CHECK(got.numbers.accuracy == doctest::Approx(static_cast<double>(expected.accuracy)).epsilon(1e-12));
         CHECK(got.numbers.mean_reciprocal_rank ==
               doctest::Approx(static_cast<double>(expected.mean_reciprocal_rank)).epsilon(1e-12));
     }
     if (!gradients) return;
-    // What cancels in a gradient is of the size of one weighted row over the row's own norm.
-    double shortest = 1;
-    if (p.options.similarity == NEGCOS_SIMILARITY_COSINE) {
-        shortest = std::numeric_limits<double>::infinity();
-        for (const auto* m : {&p.queries, &p.documents})
-            for (size_t i = 0; p.dim > 0 && i * static_cast<size_t>(p.dim) < m->size(); ++i) {
-                double sum = 0;
-                for (size_t c = 0; c < static_cast<size_t>(p.dim); ++c)
-                    sum += std::pow(static_cast<double>((*m)[i * static_cast<size_t>(p.dim) + c]), 2);
-                if (sum > 0) shortest = std::min(shortest, std::max(std::sqrt(sum), p.options.norm_floor));
-            }
-    }
-    const double cancelled = 64 * eps * 2 * factor * std::max(unit, 1.0) / shortest;
-    const double relative = 8 * logit + 16 * eps;
-    CHECK(distance(got.grad_queries, expected.grad_queries) <= relative * magnitude(expected.grad_queries) + cancelled);
-    CHECK(distance(got.grad_documents, expected.grad_documents) <=
-          relative * magnitude(expected.grad_documents) + cancelled);
+    CHECK(within(got.grad_queries, expected.grad_queries, expected.query_terms, tolerance.terms, tolerance.tiny));
+    CHECK(
+        within(got.grad_documents, expected.grad_documents, expected.document_terms, tolerance.terms, tolerance.tiny));
+    CHECK(within(got.grad_hard_negatives, expected.grad_hard, expected.hard_terms, tolerance.terms, tolerance.tiny));
+}
+
+template <class T>
+void check_against_oracle(const Problem<T>& p, const Outputs<T>& got, bool gradients = true) {
+    check_against_oracle(p, got, oracle::evaluate<T>(p.options_of(), p.inputs(got.negatives)), gradients);
 }
 
 }  // namespace harness

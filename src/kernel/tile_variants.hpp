@@ -31,31 +31,40 @@ Working<E> positive_correction(const TileVariants<E>& t, int64_t i) {
     return t.terms.correct_positive ? t.terms.correction[t.candidates.positive(i)] : Working<E>(0);
 }
 
-// Similarities of queries [begin, end) with their positives, by the same chains as in the tiles, and with their hard
-// negatives. scratch: one vector, and two lists of hard negatives.
+// Similarities of queries [begin, end) with their positives and with their hard negatives, by the same chains as in the
+// tiles: equal rows are equally similar.
 template <class E>
 void variant_positives(const TileVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
     using T = Working<E>;
-    const int64_t hard = t.terms.hard;
-    T *query = scratch, *dots = query + padded_columns(t.levels, t.level_count);
-    int32_t* row = reinterpret_cast<int32_t*>(dots + pad_lanes<T>(hard + kLanes<T>));
+    const int64_t hard = t.terms.hard, padded = pad_lanes<T>(hard);
+    T *const scores = scratch, *const units = scores + kLanes<T> + padded;
     for (int64_t i = begin; i < end; ++i) {
         const int64_t own = t.candidates.positive(i), group = own / kLanes<T> * kLanes<T>;
-        for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h);
         for (int64_t p = 0; p < t.level_count; ++p) {
             const TileLevel<E>& tile = t.tiles[p];
             const Level<E>& level = t.levels[p];
-            if (p > 0)
-                store(dots,
-                      broadcast(t.tiles[p - 1].positives[i] * (level.queries.ratio[i] * level.documents.ratio[own])));
-            multiply_units<T>(tile.query_units + i * tile.stride, tile.stride, tile.panels + group * tile.width,
-                              tile.width, level.dim, 1, 1, dots, kLanes<T>, p > 0);
-            tile.positives[i] = dots[own - group];
+            const T* query = tile.query_units + i * tile.stride;
+            if (p > 0) {
+                const T before = t.tiles[p - 1].positives[i];
+                store(scores, broadcast(before * (level.queries.ratio[i] * level.documents.ratio[own])));
+            }
+            multiply_units(query, tile.stride, static_cast<const T*>(tile.panels) + group * tile.width, tile.width,
+                           level.dim, 1, 1, scores, kLanes<T>, p > 0);
+            tile.positives[i] = scores[own - group];
             if (hard == 0) continue;
-            load_query<true>(level.queries, i, level.dim, query);
+
+            negcos::Rows<E> rows = level.hard;
+            rows.data += i * hard * rows.stride;
+            rows.inverse += i * hard;
+            rows.rescale += i * hard;
+            T *const panels = units + hard * tile.stride, *const row = scores + kLanes<T>;
+            tile_pack(rows, level.dim, units, panels, 0, hard);
             T* similarity = t.hard_similarities + (p * t.batch() + i) * hard;
-            level_similarities<true>(level.hard, level.queries, i, level.dim, static_cast<const T*>(query), row, hard,
-                                     p > 0 ? similarity - t.batch() * hard : nullptr, dots, similarity);
+            for (int64_t h = 0; h < hard && p > 0; ++h)
+                row[h] = similarity[h - t.batch() * hard] * (level.queries.ratio[i] * level.hard.ratio[i * hard + h]);
+            multiply_units(query, tile.stride, static_cast<const T*>(panels), tile.width, level.dim, 1,
+                           padded / kLanes<T>, row, padded, p > 0);
+            for (int64_t h = 0; h < hard; ++h) similarity[h] = row[h];
         }
     }
 }
@@ -536,8 +545,14 @@ int64_t tile_variant_scratch(const Level<E>* levels, int64_t level_count, int64_
     const int64_t rows =
         padded_columns(levels, level_count) + 4 * pad_lanes<T>(hard + kLanes<T>) + pad_lanes<T>(2 * level_count);
     const int64_t close = pad_lanes<T>(chunks + kLanes<T>) + pad_lanes<T>(hard + kLanes<T>);
-    const int64_t most = rows > close ? rows : close;
-    return most > 2 * chunk ? most : 2 * chunk;
+    int64_t most = 2 * chunk;
+    for (int64_t p = 0; p < level_count; ++p) {
+        const int64_t packed =
+            hard * negcos::odd_lines<T>(levels[p].dim) + pad_lanes<T>(hard) * pad_lanes<T>(levels[p].dim);
+        if (most < packed + kLanes<T> + pad_lanes<T>(hard)) most = packed + kLanes<T> + pad_lanes<T>(hard);
+    }
+    if (most < rows) most = rows;
+    return most < close ? close : most;
 }
 
 }  // namespace

@@ -47,6 +47,18 @@ private:
 void draw_permutation(const Kernels& kernels, uint64_t seed, uint64_t step, uint32_t round, int64_t n, bool derangement,
                       int32_t* permutation, int32_t* inverse) noexcept;
 
+// The shifts of CYCLIC, n >= 2: those of each n - 1 consecutive rounds are a uniform random permutation of [1, n).
+// scratch: n - 1 numbers.
+void draw_shifts(const Kernels& kernels, uint64_t seed, uint64_t step, int64_t n, int64_t rounds, int32_t* shifts,
+                 int32_t* scratch) noexcept;
+
+// One of the documents other than the positive for each query, independent of each other: all as likely, or with
+// P(j) ~ log((j + 2) / (j + 1)). documents >= 2; positives: the row of each query's, nullptr = row i.
+void draw_uniform(const Kernels& kernels, uint64_t seed, uint64_t step, uint32_t round, int64_t batch,
+                  int64_t documents, const int64_t* positives, int32_t* negatives) noexcept;
+void draw_log_uniform(const Kernels& kernels, uint64_t seed, uint64_t step, uint32_t round, int64_t batch,
+                      int64_t documents, const int64_t* positives, int32_t* negatives) noexcept;
+
 }  // namespace negcos
 
 #endif

@@ -234,8 +234,9 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
     // Under BATCH_SOFTMAX negatives play no part in the loss and exist only when asked for.
     const bool sampled = options.sampling != NEGCOS_SAMPLING_ALL;
     const bool wants_negatives = sampled && (!problem.batch_softmax || result.logits.data || result.negatives);
-    Pairs pairs = wants_negatives ? Pairs(options, batch.negatives, problem.batch(), problem.documents.count)
-                                  : Pairs(problem.batch(), problem.documents.count);
+    Pairs pairs = wants_negatives
+                      ? Pairs(options, batch.negatives, problem.batch(), problem.documents.count, batch.positives)
+                      : Pairs(problem.batch(), problem.documents.count, batch.positives);
     GatherEngine<E> gather(problem, pairs, kernels);
     TileEngine<E> tiles(problem, sampled ? &pairs : nullptr, kernels);
     GatherVariantEngine<E> gather_variants(problem, pairs, kernels);
@@ -342,8 +343,9 @@ int32_t evaluate(Context& context, const negcos_options& options, const negcos_b
 }
 
 int32_t sample(Context& context, const negcos_options& options, int64_t batch, int64_t documents, int32_t* negatives) {
-    Pairs pairs(options, nullptr, batch, documents);
-    const int32_t status = context.workspace.lay_out([&](Arena& arena) { pairs.reserve(arena, false); });
+    Pairs pairs(options, nullptr, batch, documents, nullptr);
+    const int32_t status =
+        context.workspace.lay_out([&](Arena& arena) { pairs.reserve(arena, context.parallel.threads(), false); });
     if (status != NEGCOS_STATUS_OK) return status;
     if (!pairs.build(context.parallel, context.kernels, batch * options.rounds < kInlineWork / 16))
         return threads_failed();

@@ -13,7 +13,7 @@ template <class E>
 void GatherEngine<E>::reserve(Arena& arena, int64_t workers) {
     const Problem<E>& p = problem_;
     const int64_t batch = p.batch(), slots = pairs_.slots();
-    pairs_.reserve(arena, p.grad_documents.data && !p.batch_softmax);
+    pairs_.reserve(arena, workers, p.grad_documents.data && !p.batch_softmax);
     if (p.batch_softmax) {
         positives_ = arena.take<T>(batch);
         batch_scratch_ = arena.take<T>(pad_lanes<T>(batch));

@@ -86,6 +86,10 @@ struct Candidates {
     NEGCOS_INLINE int64_t slots() const { return 1 + rounds; }  // edges per query, the positive first
 };
 
+struct Edge {
+    int32_t query, slot;
+};
+
 // The same edges seen from the other side: which queries have document j as a candidate, in a fixed order. Either
 // permutations, whose transpose is the inverse permutation of each round, or in general a sorted list of edges.
 struct Incoming {
@@ -93,7 +97,7 @@ struct Incoming {
     const int32_t* inverse = nullptr;  // rounds x stride: edge (query inverse[r * stride + j], slot 1 + r)
     int64_t rounds = 0, stride = 0;
     const int64_t* start = nullptr;  // count + 1: edges start[j] .. start[j + 1] of `edge`
-    const int64_t* edge = nullptr;   // query * slots + slot
+    const Edge* edge = nullptr;
     int64_t slots = 1;
 };
 

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pairs.hpp"
 
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
 #include "sampling.hpp"
 
 namespace negcos {
 namespace {
+
+// Tasks of the sort of the edges. Each keeps a count for every document.
+constexpr int64_t kMostTasks = 8;
 
 // A query's or a document's entries of all rounds lie a stride apart. An odd number of cache lines spreads them over
 // the cache's sets, where a power of two would put them all in one.
@@ -13,65 +20,116 @@ int64_t round_stride(int64_t batch) {
     return ((batch + kLine - 1) / kLine | 1) * kLine;
 }
 
-}  // namespace
-
-Pairs::Pairs(const negcos_options& options, const int32_t* given, int64_t batch, int64_t documents)
-    : batch_(batch),
-      documents_(documents),
-      drawn_(options.sampling != NEGCOS_SAMPLING_GIVEN),
-      derangement_(options.sampling == NEGCOS_SAMPLING_DERANGEMENT),
-      seed_(options.seed),
-      step_(options.step) {
-    const int64_t rounds = options.rounds;
-    // Drawn rounds lie one after another, given ones row by row.
-    candidates_ = drawn_ ? Candidates{nullptr, 1, round_stride(batch), rounds, true}
-                         : Candidates{given, rounds, 1, rounds, false};
+// Samplings whose rounds are permutations of the queries.
+bool permutes(int32_t sampling) {
+    return sampling == NEGCOS_SAMPLING_SHUFFLE || sampling == NEGCOS_SAMPLING_DERANGEMENT ||
+           sampling == NEGCOS_SAMPLING_CYCLIC;
 }
 
-void Pairs::reserve(Arena& arena, bool transpose) {
-    const int64_t rounds = candidates_.rounds;
-    if (drawn_) candidates_.negatives = permutations_ = arena.take<int32_t>(candidates_.round_stride * rounds);
+// to[i] = (i + shift) mod n.
+void fill_cyclic(int64_t n, int64_t shift, int32_t* to) {
+    for (int64_t i = 0; i < n - shift; ++i) to[i] = static_cast<int32_t>(i + shift);
+    for (int64_t i = n - shift; i < n; ++i) to[i] = static_cast<int32_t>(i + shift - n);
+}
+
+}  // namespace
+
+Pairs::Pairs(int64_t batch, int64_t documents, const int64_t* positives) : batch_(batch), documents_(documents) {
+    candidates_.positives = positives;
+}
+
+Pairs::Pairs(const negcos_options& options, const int32_t* given, int64_t batch, int64_t documents,
+             const int64_t* positives)
+    : batch_(batch), documents_(documents), sampling_(options.sampling), seed_(options.seed), step_(options.step) {
+    const int64_t rounds = options.rounds;
+    // Drawn rounds lie one after another, given ones row by row.
+    candidates_ = sampling_ != NEGCOS_SAMPLING_GIVEN
+                      ? Candidates{nullptr, 1, round_stride(batch), rounds, true, positives}
+                      : Candidates{given, rounds, 1, rounds, false, positives};
+}
+
+void Pairs::reserve(Arena& arena, int64_t workers, bool transpose) {
+    const int64_t rounds = candidates_.rounds, drawn = candidates_.round_stride * rounds;
+    if (sampling_ != NEGCOS_SAMPLING_GIVEN) candidates_.negatives = negatives_ = arena.take<int32_t>(drawn);
+    if (sampling_ == NEGCOS_SAMPLING_CYCLIC) {
+        shifts_ = arena.take<int32_t>(rounds);
+        shuffled_ = arena.take<int32_t>(batch_);
+    }
     if (!transpose) return;
     incoming_ = {batch_, nullptr, rounds, candidates_.round_stride, nullptr, nullptr, slots()};
-    if (drawn_) {
-        incoming_.inverse = inverse_ = arena.take<int32_t>(candidates_.round_stride * rounds);
-    } else if (rounds > 0) {
-        incoming_.start = start_ = arena.take<int64_t>(documents_ + 1);
-        incoming_.edge = edge_ = arena.take<int64_t>(batch_ * slots());
+    if (!candidates_.positives && (rounds == 0 || permutes(sampling_))) {
+        incoming_.inverse = inverse_ = arena.take<int32_t>(drawn);
+        return;
     }
+    const int64_t edges = batch_ * slots(), stride = odd_lines<int64_t>(documents_);
+    // More tasks than a document has edges would spend their time on adding up what they counted. The room grows with
+    // each size alone, so that smaller calls fit in it.
+    const int64_t most = std::min(kMostTasks, workers);
+    tasks_ = std::min(most, 1 + edges / std::max<int64_t>(stride, 1));
+    places_ = arena.take<int64_t>(std::min(most * stride, stride + edges));
+    incoming_.start = start_ = arena.take<int64_t>(documents_ + 1);
+    incoming_.edge = edge_ = arena.take<Edge>(edges);
 }
 
 bool Pairs::build(Parallel& parallel, const Kernels& kernels, bool run_inline) {
-    if (!drawn_) {
-        if (edge_) sort_edges();
-        return true;
+    const int64_t rounds = batch_ > 0 && negatives_ ? candidates_.rounds : 0;
+    if (shifts_ && rounds > 0) draw_shifts(kernels, seed_, step_, batch_, rounds, shifts_, shuffled_);
+    if (!parallel.for_each(rounds, run_inline, [&](int64_t round, int64_t) { draw(kernels, round); })) return false;
+    return !edge_ || sort_edges(parallel, run_inline);
+}
+
+void Pairs::draw(const Kernels& kernels, int64_t r) {
+    const uint32_t round = static_cast<uint32_t>(r);
+    int32_t* negatives = negatives_ + r * candidates_.round_stride;
+    int32_t* inverse = inverse_ ? inverse_ + r * candidates_.round_stride : nullptr;
+    switch (sampling_) {
+        case NEGCOS_SAMPLING_UNIFORM:
+            return draw_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
+        case NEGCOS_SAMPLING_LOG_UNIFORM:
+            return draw_log_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
+        case NEGCOS_SAMPLING_CYCLIC:
+            fill_cyclic(batch_, shifts_[r], negatives);
+            if (inverse) fill_cyclic(batch_, batch_ - shifts_[r], inverse);
+            break;
+        default:
+            draw_permutation(kernels, seed_, step_, round, batch_, sampling_ == NEGCOS_SAMPLING_DERANGEMENT, negatives,
+                             inverse);
     }
-    return parallel.for_each(candidates_.rounds, run_inline, [&](int64_t round, int64_t) { draw(kernels, round); });
+    if (candidates_.positives)  // of queries, so far
+        for (int64_t i = 0; i < batch_; ++i) negatives[i] = static_cast<int32_t>(candidates_.positives[negatives[i]]);
 }
 
-void Pairs::draw(const Kernels& kernels, int64_t round) {
-    int32_t* permutation = permutations_ + round * candidates_.round_stride;
-    int32_t* inverse = inverse_ ? inverse_ + round * candidates_.round_stride : nullptr;
-    draw_permutation(kernels, seed_, step_, static_cast<uint32_t>(round), batch_, derangement_, permutation, inverse);
-}
-
-// A counting sort by document: stable, so each document's edges come in the order of queries and slots.
-void Pairs::sort_edges() {
-    for (int64_t j = 0; j <= documents_; ++j) start_[j] = 0;
-    const auto each_edge = [&](auto&& visit) {
-        int64_t edge = 0;
-        for (int64_t i = 0; i < batch_; ++i) {
-            visit(i, edge++);
-            const int32_t* negatives = candidates_.negatives + i * candidates_.row_stride;
-            for (int64_t r = 0; r < candidates_.rounds; ++r, ++edge)
-                if (negatives[r] >= 0) visit(static_cast<int64_t>(negatives[r]), edge);
+// A counting sort by document: stable, so each document's edges come in the order of queries and slots, whatever the
+// number of tasks. Each task counts the edges of its own range of queries by document; summed up over documents and,
+// for each, over tasks, the counts become the places where each task puts them.
+bool Pairs::sort_edges(Parallel& parallel, bool run_inline) {
+    const int64_t stride = odd_lines<int64_t>(documents_);
+    const auto each_edge = [this, stride](int64_t task, auto&& visit) {
+        const Candidates candidates = candidates_;  // a copy, which counting cannot change
+        int64_t* places = places_ + task * stride;
+        for (int64_t i = batch_ * task / tasks_, end = batch_ * (task + 1) / tasks_; i < end; ++i) {
+            const int32_t query = static_cast<int32_t>(i);
+            visit(places[candidates.positive(i)], Edge{query, 0});
+            const int32_t* negatives = candidates.negatives + i * candidates.row_stride;
+            for (int64_t r = 0; r < candidates.rounds; ++r)
+                if (const int32_t j = negatives[r * candidates.round_stride]; j >= 0)
+                    visit(places[j], Edge{query, static_cast<int32_t>(1 + r)});
         }
     };
-    each_edge([&](int64_t j, int64_t) { ++start_[j + 1]; });
-    for (int64_t j = 0; j < documents_; ++j) start_[j + 1] += start_[j];
-    each_edge([&](int64_t j, int64_t edge) { edge_[start_[j]++] = edge; });
-    for (int64_t j = documents_; j > 0; --j) start_[j] = start_[j - 1];
-    start_[0] = 0;
+    if (!parallel.for_each(tasks_, run_inline, [&](int64_t task, int64_t) {
+            std::memset(places_ + task * stride, 0, sizeof(int64_t) * static_cast<size_t>(documents_));
+            each_edge(task, [](int64_t& count, Edge) { ++count; });
+        }))
+        return false;
+    int64_t next = 0;
+    for (int64_t j = 0; j < documents_; ++j) {
+        start_[j] = next;
+        for (int64_t task = 0; task < tasks_; ++task) next += std::exchange(places_[task * stride + j], next);
+    }
+    start_[documents_] = next;
+    return parallel.for_each(tasks_, run_inline, [&](int64_t task, int64_t) {
+        each_edge(task, [sorted = edge_](int64_t& place, Edge edge) { sorted[place++] = edge; });
+    });
 }
 
 void Pairs::copy_negatives(int32_t* out) const {

@@ -16,32 +16,38 @@ namespace negcos {
 
 class Pairs {
 public:
+    // positives: the row of documents of each query's, nullptr = row i.
     // No negatives at all.
-    Pairs(int64_t batch, int64_t documents) : batch_(batch), documents_(documents) {}
+    Pairs(int64_t batch, int64_t documents, const int64_t* positives);
     // Drawn from options.sampling, or `given` (batch x rounds) with GIVEN.
-    Pairs(const negcos_options& options, const int32_t* given, int64_t batch, int64_t documents);
+    Pairs(const negcos_options& options, const int32_t* given, int64_t batch, int64_t documents,
+          const int64_t* positives);
 
     int64_t slots() const { return candidates_.slots(); }
     const Candidates& candidates() const { return candidates_; }
     const Incoming& incoming() const { return incoming_; }
 
-    void reserve(Arena& arena, bool transpose);
-    // Draws the rounds and, if the arrays were reserved, transposes: all rounds in parallel.
+    void reserve(Arena& arena, int64_t workers, bool transpose);
+    // Draws the rounds and, if the arrays were reserved, transposes: in parallel. False when the caller's threads
+    // failed.
     bool build(Parallel& parallel, const Kernels& kernels, bool run_inline);
     // The negatives row by row, batch x rounds.
     void copy_negatives(int32_t* out) const;
 
 private:
     void draw(const Kernels& kernels, int64_t round);
-    void sort_edges();
+    bool sort_edges(Parallel& parallel, bool run_inline);
 
     int64_t batch_, documents_;
-    bool drawn_ = false, derangement_ = false;
+    int32_t sampling_ = NEGCOS_SAMPLING_GIVEN;
     uint64_t seed_ = 0, step_ = 0;
     Candidates candidates_;
     Incoming incoming_;
-    int32_t *permutations_ = nullptr, *inverse_ = nullptr;
-    int64_t *start_ = nullptr, *edge_ = nullptr;
+    int32_t *negatives_ = nullptr, *inverse_ = nullptr;  // what was drawn; nullptr when given
+    int32_t *shifts_ = nullptr, *shuffled_ = nullptr;    // of CYCLIC
+    int64_t tasks_ = 0;                                  // of the sort: each counts its queries' edges by document
+    int64_t *start_ = nullptr, *places_ = nullptr;       // places_: of each task, by document
+    Edge* edge_ = nullptr;
 };
 
 }  // namespace negcos

@@ -37,7 +37,7 @@ void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
     t.panels = arena.take<T>(pad_lanes<T>(documents) * t.width);
     t.scores = arena.take<T>(t.chunks * t.block * t.score_stride);
     if (sampled_) {
-        sampled_->reserve(arena, false);
+        sampled_->reserve(arena, workers, false);
         t.counts = arena.take<T>(t.chunks * t.block * t.score_stride);
     }
     t.positives = arena.take<T>(batch);

@@ -19,7 +19,7 @@ constexpr int64_t kIncomingEdges = 256;  // edges of one document taken at a tim
 
 // A query's candidates, absent ones left out: documents, and each one's slot when any is missing.
 inline int64_t list_candidates(const negcos::Candidates& candidates, int64_t query, int32_t* document, int32_t* slot) {
-    document[0] = static_cast<int32_t>(query);
+    document[0] = static_cast<int32_t>(candidates.positive(query));
     const int32_t* negatives = candidates.negatives + query * candidates.row_stride;
     if (candidates.complete) {
         for (int64_t r = 0; r < candidates.rounds; ++r) document[1 + r] = negatives[r * candidates.round_stride];
@@ -210,8 +210,8 @@ public:
         for (; n < most && next_ < end_; ++n, ++next_) {
             int64_t slot = next_;
             if (in_.start) {
-                source[n] = static_cast<int32_t>(in_.edge[next_] / in_.slots);
-                slot = in_.edge[next_] % in_.slots;
+                source[n] = in_.edge[next_].query;
+                slot = in_.edge[next_].slot;
             } else {
                 source[n] = slot == 0 ? static_cast<int32_t>(target_) : in_.inverse[(slot - 1) * in_.stride + target_];
             }

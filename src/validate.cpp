@@ -136,22 +136,29 @@ int32_t check_sampling(const negcos_options& options, int64_t batch, int64_t doc
     if (__builtin_mul_overflow(batch, int64_t{1} + options.rounds, &edges))
         return fail(NEGCOS_STATUS_SHAPE, "%lld queries with %d rounds are more than 2^63 pairs",
                     static_cast<long long>(batch), options.rounds);
+    return NEGCOS_STATUS_OK;
+}
+
+// Whether there is something to draw from.
+int32_t check_draws(const negcos_options& options, int64_t batch, int64_t documents) {
+    if (batch == 0 || options.rounds == 0) return NEGCOS_STATUS_OK;
+    const auto needs_two = [](const char* sampling, int64_t got, const char* of) -> int32_t {
+        if (got >= 2) return NEGCOS_STATUS_OK;
+        return fail(NEGCOS_STATUS_SHAPE, "options.sampling %s needs at least 2 %s, got %d", sampling, of,
+                    static_cast<int>(got));
+    };
     switch (options.sampling) {
+        case NEGCOS_SAMPLING_DERANGEMENT:
+            return needs_two("DERANGEMENT", batch, "queries");
         case NEGCOS_SAMPLING_CYCLIC:
-            return exclusive("options.sampling CYCLIC", "this version");
+            return needs_two("CYCLIC", batch, "queries");
         case NEGCOS_SAMPLING_UNIFORM:
-            return exclusive("options.sampling UNIFORM", "this version");
+            return needs_two("UNIFORM", documents, "documents");
         case NEGCOS_SAMPLING_LOG_UNIFORM:
-            return exclusive("options.sampling LOG_UNIFORM", "this version");
+            return needs_two("LOG_UNIFORM", documents, "documents");
         default:
             return NEGCOS_STATUS_OK;
     }
-}
-
-int32_t check_derangement(const negcos_options& options, int64_t batch) {
-    if (options.sampling == NEGCOS_SAMPLING_DERANGEMENT && batch == 1 && options.rounds > 0)
-        return fail(NEGCOS_STATUS_SHAPE, "options.sampling DERANGEMENT needs at least 2 queries, got 1");
-    return NEGCOS_STATUS_OK;
 }
 
 int32_t check_given(const negcos_options& options, const negcos_batch& batch) {
@@ -394,7 +401,7 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
         if (result.negatives)
             return fail(NEGCOS_STATUS_VALUE, "result.negatives cannot be had with sampling ALL: it would be B x M");
     } else if (options.objective != NEGCOS_OBJECTIVE_BATCH_SOFTMAX || result.logits.data || result.negatives) {
-        NEGCOS_TRY(check_derangement(options, queries.rows));
+        NEGCOS_TRY(check_draws(options, queries.rows, documents.rows));
         if (options.sampling == NEGCOS_SAMPLING_GIVEN) NEGCOS_TRY(check_given(options, batch));
     }
 
@@ -421,7 +428,7 @@ int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t do
         return fail(NEGCOS_STATUS_VALUE, "options.sampling %s draws no negatives",
                     options.sampling == NEGCOS_SAMPLING_ALL ? "ALL" : "GIVEN");
     NEGCOS_TRY(check_sampling(options, batch, documents));
-    NEGCOS_TRY(check_derangement(options, batch));
+    NEGCOS_TRY(check_draws(options, batch, documents));
     if (!negatives && batch > 0 && options.rounds > 0)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "negatives is NULL, expected room for %lld x %d",
                     static_cast<long long>(batch), options.rounds);

@@ -190,6 +190,21 @@ TEST_SUITE("unit") {
                  c.options.sampling = NEGCOS_SAMPLING_DERANGEMENT;
                  c.batch.queries.rows = 1;
              }},
+            {NEGCOS_STATUS_SHAPE, "CYCLIC needs at least 2 queries, got 1",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_CYCLIC;
+                 c.batch.queries.rows = 1;
+             }},
+            {NEGCOS_STATUS_SHAPE, "UNIFORM needs at least 2 documents, got 1",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_UNIFORM;
+                 c.batch.queries.rows = c.batch.documents.rows = 1;
+             }},
+            {NEGCOS_STATUS_SHAPE, "LOG_UNIFORM needs at least 2 documents, got 1",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_LOG_UNIFORM;
+                 c.batch.queries.rows = c.batch.documents.rows = 1;
+             }},
             {NEGCOS_STATUS_DTYPE, "queries", [](Call& c) { c.batch.queries.dtype = 9; }},
             {NEGCOS_STATUS_DTYPE, "documents", [](Call& c) { c.batch.documents.dtype = -1; }},
             {NEGCOS_STATUS_DTYPE, "documents", [](Call& c) { c.batch.documents.dtype = NEGCOS_DTYPE_F64; }},
@@ -327,12 +342,25 @@ TEST_SUITE("unit") {
             options.sampling = sampling;
             CHECK(sample(4, 4) == NEGCOS_STATUS_VALUE);
         }
-        options.sampling = NEGCOS_SAMPLING_UNIFORM;
-        CHECK(sample(4, 4) == NEGCOS_STATUS_UNSUPPORTED);
-        options.sampling = NEGCOS_SAMPLING_DERANGEMENT;
-        CHECK(sample(1, 4) == NEGCOS_STATUS_SHAPE);
+        for (const int32_t sampling : {NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC}) {
+            options.sampling = sampling;
+            CHECK(sample(1, 4) == NEGCOS_STATUS_SHAPE);
+        }
+        for (const int32_t sampling : {NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM}) {
+            options.sampling = sampling;
+            CHECK(sample(1, 1) == NEGCOS_STATUS_SHAPE);
+        }
         CHECK(call.untouched());
-        CHECK(sample(0, 0) == NEGCOS_STATUS_OK);
+        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC,
+                                       NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM}) {
+            options.sampling = sampling;
+            CHECK(sample(0, 0) == NEGCOS_STATUS_OK);
+            CHECK(sample(0, 5) == NEGCOS_STATUS_OK);
+            CHECK(call.untouched());
+            options.rounds = 0;
+            CHECK(sample(1, 1) == NEGCOS_STATUS_OK);  // nothing to draw
+            options.rounds = 4;
+        }
         CHECK(sample(8, 8) == NEGCOS_STATUS_OK);
     }
 }

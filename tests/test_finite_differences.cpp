@@ -56,7 +56,8 @@ void check_gradients(negcos::Context& context, Problem<double> p, int32_t object
 TEST_SUITE("unit") {
     TEST_CASE("finite differences") {
         for (const std::string& isa : isas("finite differences"))
-            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL})
+            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
+                                           NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL})
                 for (const int32_t objective : {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_BATCH_SOFTMAX})
                     for (const int32_t similarity : {NEGCOS_SIMILARITY_COSINE, NEGCOS_SIMILARITY_DOT})
                         for (const int32_t reduction : {NEGCOS_REDUCTION_MEAN, NEGCOS_REDUCTION_SUM}) {

@@ -38,7 +38,12 @@ void each_shape(const char* test, int32_t sampling, int32_t objective) {
                     p.options.sampling = sampling;
                     p.options.rounds = rounds;
                 }
-                if (sampling == NEGCOS_SAMPLING_DERANGEMENT && shape.batch == 1) continue;
+                const bool cannot_draw =
+                    ((sampling == NEGCOS_SAMPLING_DERANGEMENT || sampling == NEGCOS_SAMPLING_CYCLIC) &&
+                     shape.batch == 1) ||
+                    ((sampling == NEGCOS_SAMPLING_UNIFORM || sampling == NEGCOS_SAMPLING_LOG_UNIFORM) &&
+                     shape.count == 1);
+                if (cannot_draw) continue;
                 INFO(isa << " B " << shape.batch << " M " << shape.count << " d " << shape.dim << " rounds " << rounds
                          << " seed " << seed);
                 const Layout layout{static_cast<int64_t>(seed % 4), static_cast<int64_t>(seed % 3), true};
@@ -50,7 +55,8 @@ void each_shape(const char* test, int32_t sampling, int32_t objective) {
 template <class T>
 void each_sampling(const char* test) {
     for (const int32_t sampling :
-         {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL})
+         {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
+          NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL})
         for (const int32_t objective : {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_BATCH_SOFTMAX}) {
             INFO("sampling " << sampling << " objective " << objective);
             each_shape<T>(test, sampling, objective);
@@ -102,7 +108,8 @@ TEST_SUITE("unit") {
                 }
             };
             for (const int32_t sampling :
-                 {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_GIVEN}) {
+                 {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
+                  NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN}) {
                 const int64_t count = sampling == NEGCOS_SAMPLING_GIVEN ? 450 : 210;
                 Problem<float> p(210, count, 40, 5);
                 check(p, sampling);

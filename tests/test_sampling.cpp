@@ -67,7 +67,64 @@ again:
     return a;
 }
 
+std::vector<int32_t> cyclic(uint64_t seed, uint64_t step, uint32_t round, int32_t batch) {
+    const uint32_t n = static_cast<uint32_t>(batch) - 1;
+    Stream stream(seed, step, round / n);
+    std::vector<uint32_t> a(n);
+    std::iota(a.begin(), a.end(), 1u);
+    for (uint32_t t = 0; t < n; ++t) std::swap(a[t], a[t + stream.below(n - t)]);
+    std::vector<int32_t> result;
+    for (int32_t i = 0; i < batch; ++i)
+        result.push_back(
+            static_cast<int32_t>((static_cast<uint32_t>(i) + a[round % n]) % static_cast<uint32_t>(batch)));
+    return result;
+}
+
+std::vector<int32_t> uniform(uint64_t seed, uint64_t step, uint32_t round, int32_t batch, int32_t documents) {
+    Stream stream(seed, step, round);
+    std::vector<int32_t> result;
+    for (int32_t i = 0; i < batch; ++i) {
+        const int32_t u = static_cast<int32_t>(stream.below(static_cast<uint64_t>(documents) - 1));
+        result.push_back(u < i ? u : u + 1);
+    }
+    return result;
+}
+
+std::vector<int32_t> log_uniform(uint64_t seed, uint64_t step, uint32_t round, int32_t batch, int32_t documents) {
+    Stream stream(seed, step, round);
+    uint64_t octaves = 0;
+    while (int64_t{1} << octaves <= documents) ++octaves;
+    std::vector<int32_t> result;
+    for (int32_t i = 0; i < batch; ++i)
+        for (bool found = false; !found;) {
+            const uint32_t k = stream.below(octaves);
+            const uint64_t w = stream.word(), v = stream.word();
+            const uint64_t j = (uint64_t{1} << k) + ((w << k) >> 32) - 1;
+            const bool kept = v == 0 || v * w < ((uint64_t{1} << 32) - v) << 32;  // v (2^32 + w) < 2^64
+            found = kept && j < static_cast<uint64_t>(documents) && j != static_cast<uint64_t>(i);
+            if (found) result.push_back(static_cast<int32_t>(j));
+        }
+    return result;
+}
+
+std::vector<int32_t> draw(int32_t sampling, uint64_t seed, uint64_t step, uint32_t round, int32_t batch,
+                          int32_t documents) {
+    switch (sampling) {
+        case NEGCOS_SAMPLING_CYCLIC:
+            return cyclic(seed, step, round, batch);
+        case NEGCOS_SAMPLING_UNIFORM:
+            return uniform(seed, step, round, batch, documents);
+        case NEGCOS_SAMPLING_LOG_UNIFORM:
+            return log_uniform(seed, step, round, batch, documents);
+        default:
+            return permutation(seed, step, round, batch, sampling == NEGCOS_SAMPLING_DERANGEMENT);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
+
+constexpr int32_t kDrawn[] = {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC,
+                              NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM};
 
 std::vector<int32_t> sample(negcos::Context& context, int32_t sampling, int64_t batch, int32_t rounds, uint64_t seed,
                             uint64_t step, int64_t documents = 0) {
@@ -103,39 +160,64 @@ TEST_SUITE("unit") {
     TEST_CASE("sampling: the same draws as written again from the documentation") {
         for (const std::string& isa : isas("sampling: the same draws as written again from the documentation")) {
             negcos::Context context = harness::context(isa);
-            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT})
+            for (const int32_t sampling : kDrawn)
                 for (const int32_t n : {2, 3, 17, 64, 65, 1000})
-                    for (const uint64_t seed : {uint64_t{0}, uint64_t{0x123456789abcdef0}})
-                        for (const uint64_t step : {uint64_t{0}, uint64_t{7}, uint64_t{1} << 40}) {
-                            const auto negatives = sample(context, sampling, n, 3, seed, step);
-                            for (int32_t r = 0; r < 3; ++r)
-                                CHECK(round_of(negatives, 3, r) ==
-                                      permutation(seed, step, static_cast<uint32_t>(r), n,
-                                                  sampling == NEGCOS_SAMPLING_DERANGEMENT));
-                        }
+                    for (const int32_t further : {0, 1, 900})  // documents
+                        for (const uint64_t seed : {uint64_t{0}, uint64_t{0x123456789abcdef0}})
+                            for (const uint64_t step : {uint64_t{0}, uint64_t{7}, uint64_t{1} << 40}) {
+                                INFO(isa << " sampling " << sampling << " B " << n << " M " << n + further);
+                                const int32_t rounds = 5;  // of CYCLIC two cycles and more, for the smallest
+                                const auto negatives = sample(context, sampling, n, rounds, seed, step, n + further);
+                                for (int32_t r = 0; r < rounds; ++r)
+                                    CHECK(round_of(negatives, rounds, r) ==
+                                          draw(sampling, seed, step, static_cast<uint32_t>(r), n, n + further));
+                            }
         }
     }
 
+    TEST_CASE("sampling: among as many documents as there may be") {
+        const int32_t most = std::numeric_limits<int32_t>::max();
+        negcos::Context context = harness::context("scalar");
+        for (const int32_t sampling : {NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM})
+            for (const int32_t documents : {most, most - 1, 1 << 30, (1 << 30) - 1}) {
+                const auto negatives = sample(context, sampling, 3000, 2, 3, 1, documents);
+                for (int32_t r = 0; r < 2; ++r)
+                    CHECK(round_of(negatives, 2, r) == draw(sampling, 3, 1, static_cast<uint32_t>(r), 3000, documents));
+                CHECK(*std::max_element(negatives.begin(), negatives.end()) > documents / 2);
+            }
+    }
+
     TEST_CASE("sampling: permutations, without fixed points where promised, whatever the threads") {
-        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT})
+        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC})
             for (const int64_t batch : {2, 5, 33, 4096}) {
                 negcos::Context one = harness::context("scalar");
                 const auto negatives = sample(one, sampling, batch, 20, 3, 1);
                 for (int32_t r = 0; r < 20; ++r) {
                     auto round = round_of(negatives, 20, r);
-                    if (sampling == NEGCOS_SAMPLING_DERANGEMENT)
+                    if (sampling != NEGCOS_SAMPLING_SHUFFLE)
                         for (size_t i = 0; i < round.size(); ++i) REQUIRE(round[i] != static_cast<int32_t>(i));
                     std::sort(round.begin(), round.end());
                     for (size_t i = 0; i < round.size(); ++i) REQUIRE(round[i] == static_cast<int32_t>(i));
                 }
+                CHECK(sample(one, sampling, batch, 20, 3, 1, batch + 9) == negatives);  // further documents: never hit
+            }
+    }
+
+    TEST_CASE("sampling: the same whatever the threads, and the same first rounds whatever their number") {
+        for (const int32_t sampling : kDrawn)
+            for (const int64_t batch : {2, 5, 33, 4096}) {
+                INFO("sampling " << sampling << " B " << batch);
+                negcos::Context one = harness::context("scalar");
+                const auto negatives = sample(one, sampling, batch, 20, 3, 1);
                 for (const int32_t threads : {2, 7}) {
                     negcos::Context many = harness::context("scalar", threads, NEGCOS_THREADING_DEFAULT);
                     CHECK(sample(many, sampling, batch, 20, 3, 1) == negatives);
                 }
-                CHECK(sample(one, sampling, batch, 20, 3, 1, batch + 9) == negatives);  // further documents: never hit
-                // A call with fewer rounds draws the first ones.
-                const auto fewer = sample(one, sampling, batch, 4, 3, 1);
-                for (int32_t r = 0; r < 4; ++r) CHECK(round_of(fewer, 4, r) == round_of(negatives, 20, r));
+                for (const int32_t rounds : {1, 4, 19}) {
+                    const auto fewer = sample(one, sampling, batch, rounds, 3, 1);
+                    for (int32_t r = 0; r < rounds; ++r)
+                        CHECK(round_of(fewer, rounds, r) == round_of(negatives, 20, r));
+                }
                 if (batch > 5) {
                     CHECK(sample(one, sampling, batch, 20, 4, 1) != negatives);
                     CHECK(sample(one, sampling, batch, 20, 3, 2) != negatives);
@@ -180,9 +262,73 @@ TEST_SUITE("unit") {
         CHECK(chi < 2401 + 5 * 69.3);
     }
 
+    TEST_CASE("sampling: the shifts of a cycle are all there are, in every order alike") {
+        negcos::Context context = harness::context("scalar");
+        for (const int32_t batch : {2, 3, 7, 100}) {
+            const int32_t rounds = 3 * (batch - 1);
+            const auto negatives = sample(context, NEGCOS_SAMPLING_CYCLIC, batch, rounds, 5, 2);
+            std::vector<int32_t> first(negatives.begin(),
+                                       negatives.begin() + rounds);  // query 0: the shifts themselves
+            for (int32_t c = 0; c < 3; ++c) {
+                const auto begin = first.begin() + c * (batch - 1), end = begin + (batch - 1);
+                if (batch == 100) CHECK_FALSE(std::is_sorted(begin, end));
+                std::sort(begin, end);
+                for (int32_t t = 0; t < batch - 1; ++t) REQUIRE(begin[t] == 1 + t);
+            }
+        }
+        // All 6 orders of 3 shifts over 20,000 cycles. The 1 - 1e-6 quantile of chi-square is 35.9 with 5 degrees of
+        // freedom.
+        const int32_t cycles = 20000;
+        const auto negatives = sample(context, NEGCOS_SAMPLING_CYCLIC, 4, 3 * cycles, 11, 0);
+        std::map<std::vector<int32_t>, int> seen;
+        for (int32_t c = 0; c < cycles; ++c) ++seen[{negatives.begin() + 3 * c, negatives.begin() + 3 * (c + 1)}];
+        REQUIRE(seen.size() == 6);
+        double chi = 0;
+        for (const auto& [order, count] : seen) chi += (count - cycles / 6.0) * (count - cycles / 6.0) / (cycles / 6.0);
+        CHECK(chi < 35.9);
+    }
+
+    TEST_CASE("sampling: UNIFORM and LOG_UNIFORM have their probabilities, and never hit the positive") {
+        // For each of 8 queries 40,000 draws from M documents: chi-square with 8 (M - 2) degrees of freedom, five
+        // standard deviations either way. The sizes are one document beyond, at and below a power of two.
+        negcos::Context context = harness::context("scalar");
+        const int32_t batch = 8, rounds = 40000;
+        for (const int32_t sampling : {NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM})
+            for (const int32_t documents : {8, 9, 31, 32, 33, 50}) {
+                const auto negatives = sample(context, sampling, batch, rounds, 7, 0, documents);
+                double chi = 0;
+                for (int32_t i = 0; i < batch; ++i) {
+                    std::vector<double> count(static_cast<size_t>(documents), 0), weight;
+                    for (int32_t r = 0; r < rounds; ++r)
+                        ++count[static_cast<size_t>(negatives[static_cast<size_t>(i * rounds + r)])];
+                    CHECK(count[static_cast<size_t>(i)] == 0);
+                    for (int32_t j = 0; j < documents; ++j)
+                        weight.push_back(j == i                                ? 0
+                                         : sampling == NEGCOS_SAMPLING_UNIFORM ? 1
+                                                                               : std::log((j + 2.0) / (j + 1.0)));
+                    const double total = std::accumulate(weight.begin(), weight.end(), 0.0);
+                    for (size_t j = 0; j < weight.size(); ++j)
+                        if (const double expected = rounds * weight[j] / total; expected > 0)
+                            chi += (count[j] - expected) * (count[j] - expected) / expected;
+                }
+                INFO("sampling " << sampling << " M " << documents << " chi-square " << chi);
+                const double freedom = batch * (documents - 2.0), deviation = std::sqrt(2 * freedom);
+                CHECK(chi > freedom - 5 * deviation);
+                CHECK(chi < freedom + 5 * deviation);
+            }
+    }
+
+    TEST_CASE("sampling: two documents leave no choice") {
+        negcos::Context context = harness::context("scalar");
+        for (const int32_t sampling : {NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM})
+            CHECK(sample(context, sampling, 2, 3, 1, 1) == std::vector<int32_t>{1, 1, 1, 0, 0, 0});
+        for (const int32_t sampling : {NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM})
+            CHECK(sample(context, sampling, 1, 3, 1, 1, 2) == std::vector<int32_t>{1, 1, 1});
+    }
+
     TEST_CASE("sampling: the negatives of an evaluation are those of negcos_sample") {
         negcos::Context context = harness::context("scalar");
-        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT}) {
+        for (const int32_t sampling : kDrawn) {
             Problem<float> p(37, 41, 5, 2);
             p.options.sampling = sampling;
             p.options.rounds = 6;

@@ -22,7 +22,8 @@ template <class T>
 std::vector<Problem<T>> problems() {
     std::vector<Problem<T>> result;
     for (const int32_t sampling :
-         {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL}) {
+         {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
+          NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL}) {
         for (const int32_t similarity : {NEGCOS_SIMILARITY_COSINE, NEGCOS_SIMILARITY_DOT}) {
             Problem<T> p(521, 531, 67, 11);
             if (sampling == NEGCOS_SAMPLING_GIVEN) {
@@ -62,7 +63,7 @@ TEST_SUITE("bits") {
     TEST_CASE("threads: a pool that fails, at whatever call, leaves every output alone") {
         Problem<float> p(421, 421, 67, 11);
         p.options.rounds = 9;
-        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL}) {
+        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_ALL}) {
             p.options.sampling = sampling;
             Pool counting;
             negcos::Context good(callback_options(counting, "scalar"));

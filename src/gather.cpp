@@ -18,6 +18,9 @@ void GatherEngine<E>::reserve(Arena& arena, int64_t workers) {
         positives_ = arena.take<T>(batch);
         batch_scratch_ = arena.take<T>(pad_lanes<T>(batch));
         edges_ = p.gradients() ? arena.take<T>(batch) : nullptr;
+        own_.reserve(arena, workers, p.grad_documents.data);
+        own_start_ = p.positives ? arena.take<int64_t>(batch + 1) : nullptr;
+        own_edge_ = p.positives ? arena.take<Edge>(batch) : nullptr;
     } else {
         edges_ = p.grad_documents.data ? arena.take<T>(batch * slots) : nullptr;
     }
@@ -61,10 +64,20 @@ bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& to
 
     totals = kernels_.batch_softmax({p.batch(), positives_, p.loss.factor, p.mean, p.terms.weights,
                                      p.terms.total_weight, edges_, batch_scratch_, p.losses, p.hit_probability});
-    Incoming positives_only;
-    positives_only.direct = p.batch();
-    return (!p.grad_queries.data || gradient_of(parallel, p.queries, p.documents, positives_only, p.grad_queries)) &&
-           (!p.grad_documents.data || gradient_of(parallel, p.documents, p.queries, positives_only, p.grad_documents));
+    if (!own_.build(parallel, kernels, run_inline())) return false;
+    // Seen from a query, the one edge leads to its positive; its slot is the whole index of the edge.
+    Incoming positive;
+    positive.direct = p.batch();
+    if (p.positives) {
+        for (int64_t i = 0; i <= p.batch(); ++i) own_start_[i] = i;
+        for (int64_t i = 0; i < p.batch(); ++i)
+            own_edge_[i] = {static_cast<int32_t>(p.positives[i]), static_cast<int32_t>(i)};
+        positive.start = own_start_;
+        positive.edge = own_edge_;
+        positive.slots = 0;
+    }
+    return (!p.grad_queries.data || gradient_of(parallel, p.queries, p.documents, positive, p.grad_queries)) &&
+           (!p.grad_documents.data || gradient_of(parallel, p.documents, p.queries, own_.incoming(), p.grad_documents));
 }
 
 template class GatherEngine<float>;

@@ -17,7 +17,10 @@ class GatherEngine {
 
 public:
     GatherEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
-        : problem_(problem), pairs_(pairs), kernels_(kernels) {}
+        : problem_(problem),
+          pairs_(pairs),
+          kernels_(kernels),
+          own_(problem.queries.count, problem.documents.count, problem.positives) {}
 
     void reserve(Arena& arena, int64_t workers);
     bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
@@ -30,6 +33,9 @@ private:
     const Problem<E>& problem_;
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
+    Pairs own_;  // queries and their positives alone, for BATCH_SOFTMAX
+    int64_t* own_start_ = nullptr;
+    Edge* own_edge_ = nullptr;
     int64_t rows_per_task_ = 0, scratch_size_ = 0;
     T *edges_ = nullptr, *positives_ = nullptr, *batch_scratch_ = nullptr, *scratch_ = nullptr;
     Totals* task_totals_ = nullptr;

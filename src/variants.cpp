@@ -17,7 +17,7 @@ template <class E>
 void GatherVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
     const Problem<E>& p = problem_;
     const int64_t batch = p.batch(), slots = pairs_.slots() + p.terms.hard;
-    pairs_.reserve(arena, p.grad_documents.data);
+    pairs_.reserve(arena, workers, p.grad_documents.data);
     work_ = GatherVariants<E>();
     const int64_t edges = p.level_count * batch * pairs_.slots(), hard = p.level_count * batch * p.terms.hard;
     if (p.grad_documents.data) work_.weights = arena.take<T>(edges);
@@ -91,7 +91,7 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
     t.score_stride = odd_lines<T>(kChunk);
     const int64_t cells = t.chunks * t.block * t.score_stride, hard = p.level_count * batch * p.terms.hard;
     if (sampled_) {
-        sampled_->reserve(arena, false);
+        sampled_->reserve(arena, workers, false);
         counting_.counts = arena.take<T>(cells);
     }
     t.queries = arena.take<RowEnd>(batch);

@@ -220,18 +220,18 @@ public:
         return n;
     }
 
-    // Sources and edges, query * slots + slot.
+    // The edges themselves: where each one's coefficients are.
     int64_t take(int32_t* source, int64_t* edge, int64_t most) {
         int64_t n = 0;
         for (; n < most && next_ < end_; ++n, ++next_) {
+            int64_t slot = next_;
             if (in_.start) {
-                edge[n] = in_.edge[next_];
-                source[n] = static_cast<int32_t>(edge[n] / in_.slots);
+                source[n] = in_.edge[next_].query;
+                slot = in_.edge[next_].slot;
             } else {
-                source[n] =
-                    next_ == 0 ? static_cast<int32_t>(target_) : in_.inverse[(next_ - 1) * in_.stride + target_];
-                edge[n] = source[n] * in_.slots + next_;
+                source[n] = slot == 0 ? static_cast<int32_t>(target_) : in_.inverse[(slot - 1) * in_.stride + target_];
             }
+            edge[n] = source[n] * in_.slots + slot;
         }
         return n;
     }

@@ -13,6 +13,7 @@
 #include "half.hpp"
 #include "harness.hpp"
 #include "pools.hpp"
+#include "variants.hpp"
 
 namespace {
 
@@ -114,6 +115,25 @@ Problem<T> problem(const Shape& shape, size_t index, int32_t objective, bool all
     return p;
 }
 
+// The whole loss family: each feature among others at random, in one task and in several; then random sets.
+constexpr size_t kFamily = 60;
+template <class Visit>
+void each_family_call(Visit&& visit) {
+    const variants::Shape small[] = {{1, 2, 1, 2, 1}, {7, 9, 15, 3, 2}, {16, 17, 33, 30, 1}, {33, 40, 48, 4, 3}};
+    const variants::Shape large[] = {{193, 260, 40, 5, 2}, {257, 257, 31, 120, 1}, {300, 420, 17, 3, 1}};
+    Random random(8);
+    for (size_t k = 0; k < kFamily; ++k) {
+        using namespace variants;
+        const Features least = k < kFeatures ? add(0, static_cast<Feature>(k)) : 0;
+        const Features features = draw_features(least, random);
+        const int32_t sampling = k % 2 ? NEGCOS_SAMPLING_ALL : variants::kSamplings[k / 2 % std::size(kSamplings)];
+        const variants::Shape& shape = k % 3 == 2 ? large[k / 3 % std::size(large)] : small[k / 3 % std::size(small)];
+        std::ostringstream label;
+        label << " family sampling " << sampling << ' ' << names_of(features) << " #" << k;
+        visit(k, label.str(), shape, features, sampling);
+    }
+}
+
 template <class T>
 void same_everywhere(const char* dtype) {
     std::ofstream out;
@@ -124,6 +144,19 @@ void same_everywhere(const char* dtype) {
     const std::string test = std::string("digests: ") + dtype;
     std::vector<Variant> all_variants = variants(test.c_str());
     const std::vector<Shape> all_shapes = shapes();
+    const auto judge = [&](const std::string& name, const Problem<T>& p, size_t k) {
+        INFO(name);
+        const std::string expected = run(all_variants.front().context, p).bytes();
+        for (size_t v = 0; v < all_variants.size(); ++v) {
+            const int64_t n = static_cast<int64_t>(v + k);
+            INFO(all_variants[v].label);
+            CHECK(run(all_variants[v].context, p, {1 + n % 5, n % 4, true}).bytes() == expected);
+        }
+        if (out.is_open()) {
+            out << name << '\n' << expected.size() << '\n' << expected;
+            REQUIRE(out.good());
+        }
+    };
     for (size_t k = 0; k < all_shapes.size(); ++k)
         for (const int32_t objective : {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_BATCH_SOFTMAX})
             for (const bool all : {false, true}) {
@@ -135,19 +168,15 @@ void same_everywhere(const char* dtype) {
                      << (all ? " all" : " sampled") << " B " << s.batch << " M " << s.count << " d " << s.dim;
                 if (!all) name << " rounds " << s.rounds;
                 name << " #" << k;
-                INFO(name.str());
-                const Problem<T> p = problem<T>(s, k, objective, all);
-                const std::string expected = run(all_variants.front().context, p).bytes();
-                for (size_t v = 0; v < all_variants.size(); ++v) {
-                    const int64_t n = static_cast<int64_t>(v + k);
-                    INFO(all_variants[v].label);
-                    CHECK(run(all_variants[v].context, p, {1 + n % 5, n % 4, true}).bytes() == expected);
-                }
-                if (out.is_open()) {
-                    out << name.str() << '\n' << expected.size() << '\n' << expected;
-                    REQUIRE(out.good());
-                }
+                judge(name.str(), problem<T>(s, k, objective, all), k);
             }
+    each_family_call([&](size_t k, const std::string& label, const variants::Shape& shape, variants::Features features,
+                         int32_t sampling) {
+        Problem<T> p = variants::make<T>(shape, features, sampling, k);
+        if (k % 9 == 4) *p.queries.rbegin() = std::numeric_limits<T>::quiet_NaN();
+        if (k % 9 == 7 && !p.hard.empty()) p.hard.front() = std::numeric_limits<T>::infinity();
+        judge(dtype + label, p, k);
+    });
     for (const Variant& variant : all_variants)  // not all of that ran in the calling thread
         if (variant.pool && variant.pool->threads > 1) CHECK(variant.pool->calls > 0);
 }

@@ -259,7 +259,8 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
             return;
         }
         reserve_levels(problem, arena);
-        if (batch.log_probability) correction = arena.take<Working<E>>(problem.documents.count);
+        if (batch.log_probability)
+            correction = arena.take<Working<E>>(pad_lanes<Working<E>>(problem.documents.count));
         if (options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID)
             same_document.reserve(arena, problem.documents.count, problem.batch());
         if (options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID) same_query.reserve(arena, problem.batch(), problem.batch());
@@ -278,6 +279,8 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
             return threads_failed();
         for (int64_t j = 0; correction && j < problem.documents.count; ++j)
             correction[j] = static_cast<Working<E>>(-batch.log_probability[j]);
+        for (int64_t j = problem.documents.count; correction && j < pad_lanes<Working<E>>(problem.documents.count); ++j)
+            correction[j] = 0;
         problem.terms.correction = correction;
         if (options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID)
             problem.terms.same_document = same_document.same_document(batch.document_ids, problem.documents.count,

@@ -249,7 +249,13 @@ struct Tiles {
     Output<E> losses, hit_probability, logits, grad_queries, grad_documents;
 };
 
-// The general loss in engine 1. Arrays of edges lie level after level: B x slots, or B x hard for hard negatives.
+// What the gradients need of an edge: for each level its weight in the gradient of that level's columns, then, if there
+// are several, its weight in each level's loss times its similarity there.
+NEGCOS_INLINE constexpr int64_t edge_record(int64_t level_count) {
+    return level_count == 1 ? 1 : 2 * level_count;
+}
+
+// The general loss in engine 1.
 template <class E>
 struct GatherVariants {
     using T = Working<E>;
@@ -257,8 +263,8 @@ struct GatherVariants {
     int64_t level_count = 1, dim = 0;
     Candidates candidates;
     LossTerms<T> terms;
-    T *weights = nullptr, *similarities = nullptr;  // d loss / d z; similarities of several levels alone
-    T *hard_weights = nullptr, *hard_similarities = nullptr;
+    T* edges = nullptr;       // B x slots records, the weights over the query's norms; nullptr = not needed
+    T* hard_edges = nullptr;  // B x hard records
     Incoming incoming;
     Output<E> losses, hit_probability, logits, grad_queries, grad_documents, grad_hard_negatives;
     NEGCOS_INLINE int64_t batch() const { return levels[0].queries.count; }
@@ -271,7 +277,7 @@ struct HardNegatives {
     const Level<E>* levels = nullptr;
     int64_t level_count = 1, dim = 0, hard = 0;
     double factor = 1;
-    const T *weights = nullptr, *similarities = nullptr;  // levels x B x hard
+    const T* edges = nullptr;  // B x hard records
     Output<E> gradient;
 };
 
@@ -328,9 +334,9 @@ struct TileVariants {
     Candidates candidates;
     LossTerms<T> terms;
     bool both = false;
-    const T* counts = nullptr;                                // as scores: how often the document is a negative
-    T *hard_weights = nullptr, *hard_similarities = nullptr;  // levels x B x hard
-    RowEnd *queries = nullptr, *documents = nullptr;          // B; M for both directions
+    const T* counts = nullptr;                              // as scores: how often the document is a negative
+    T *hard_similarities = nullptr, *hard_edges = nullptr;  // levels x B x hard; B x hard records
+    RowEnd *queries = nullptr, *documents = nullptr;        // B; M for both directions
     Output<E> losses, hit_probability, logits, grad_queries, grad_documents;
     NEGCOS_INLINE int64_t batch() const { return levels[0].queries.count; }
     NEGCOS_INLINE int64_t document_count() const { return levels[0].documents.count; }

@@ -7,8 +7,8 @@ namespace negcos {
 namespace {
 
 template <class E>
-HardNegatives<E> hard_negatives(const Problem<E>& p, const Working<E>* weights, const Working<E>* similarities) {
-    return {p.levels, p.level_count, p.dim, p.terms.hard, p.terms.factor, weights, similarities, p.grad_hard_negatives};
+HardNegatives<E> hard_negatives(const Problem<E>& p, const Working<E>* edges) {
+    return {p.levels, p.level_count, p.dim, p.terms.hard, p.terms.factor, edges, p.grad_hard_negatives};
 }
 
 }  // namespace
@@ -19,13 +19,9 @@ void GatherVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
     const int64_t batch = p.batch(), slots = pairs_.slots() + p.terms.hard;
     pairs_.reserve(arena, workers, p.grad_documents.data);
     work_ = GatherVariants<E>();
-    const int64_t edges = p.level_count * batch * pairs_.slots(), hard = p.level_count * batch * p.terms.hard;
-    if (p.grad_documents.data) work_.weights = arena.take<T>(edges);
-    if (p.grad_documents.data && p.level_count > 1) work_.similarities = arena.take<T>(edges);
-    if (p.grad_hard_negatives.data) {
-        work_.hard_weights = arena.take<T>(hard);
-        work_.hard_similarities = arena.take<T>(hard);
-    }
+    const int64_t record = edge_record(p.level_count);
+    if (p.grad_documents.data) work_.edges = arena.take<T>(batch * pairs_.slots() * record);
+    if (p.grad_hard_negatives.data) work_.hard_edges = arena.take<T>(batch * p.terms.hard * record);
     int64_t work;
     rows_per_task_ = rows_per_task(__builtin_mul_overflow(slots, p.dim, &work) ? INT64_MAX : work);
     task_totals_ = arena.take<Totals>(tasks_of(batch, rows_per_task_));
@@ -66,7 +62,7 @@ bool GatherVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tot
             kernels_.variant_documents(work_, begin, end, scratch);
         }))
         return false;
-    const HardNegatives<E> hard = hard_negatives(p, work_.hard_weights, work_.hard_similarities);
+    const HardNegatives<E> hard = hard_negatives(p, work_.hard_edges);
     return !hard.gradient.data || blocks(p.batch(), [&](int64_t begin, int64_t end, T* scratch) {
         kernels_.hard_gradient(hard, begin, end, scratch);
     });
@@ -97,8 +93,8 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
     t.queries = arena.take<RowEnd>(batch);
     if (both) t.documents = arena.take<RowEnd>(documents);
     if (hard > 0) {
-        t.hard_weights = arena.take<T>(hard);
         t.hard_similarities = arena.take<T>(hard);
+        t.hard_edges = arena.take<T>(batch * p.terms.hard * edge_record(p.level_count));
     }
     for (int64_t k = 0; k < p.level_count; ++k) {
         TileLevel<E>& level = tiles_[k] = TileLevel<E>();
@@ -110,9 +106,9 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
         level.scores = arena.take<T>(cells);
         for (T** array :
              {&level.positives, &level.query_top, &level.query_share, &level.query_smooth, &level.positive_weight})
-            *array = arena.take<T>(batch);
+            *array = arena.take<T>(pad_lanes<T>(batch));
         for (T** array : {&level.document_top, &level.document_share, &level.document_smooth})
-            if (both) *array = arena.take<T>(documents);
+            if (both) *array = arena.take<T>(pad_lanes<T>(documents));
         if (both) level.document_sums = arena.take<EdgeSums>(documents);
         level.chunk_top = arena.take<T>(t.block * t.chunks);
         level.chunk_sums = arena.take<EdgeSums>(t.block * t.chunks);
@@ -222,6 +218,11 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
         if (!blocks(documents,
                     [&](int64_t begin, int64_t end, T*) { kernels_.variant_close_documents(t, begin, end); }))
             return false;
+        // Columns are read in whole lanes.
+        for (int64_t k = 0; k < p.level_count; ++k)
+            for (int64_t j = documents; j < pad_lanes<T>(documents); ++j)
+                for (T* array : {tiles_[k].document_top, tiles_[k].document_share, tiles_[k].document_smooth})
+                    array[j] = 0;
         if (gradients && !walk(parallel, small, false, true)) return false;
     }
     totals = kernels_.variant_totals(t);
@@ -229,7 +230,7 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
             kernels_.variant_finish_documents(t, begin, end, scratch);
         }))
         return false;
-    const HardNegatives<E> hard = hard_negatives(p, t.hard_weights, t.hard_similarities);
+    const HardNegatives<E> hard = hard_negatives(p, t.hard_edges);
     return !hard.gradient.data || blocks(batch, [&](int64_t begin, int64_t end, T* scratch) {
         kernels_.hard_gradient(hard, begin, end, scratch);
     });

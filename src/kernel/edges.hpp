@@ -25,9 +25,9 @@ inline double multiply_add_one(double a, double b, double c) {
     return __builtin_fma(a, b, c);
 }
 
-template <bool kValue>
+template <auto kValue>
 struct Constant {
-    static constexpr bool value = kValue;
+    static constexpr auto value = kValue;
 };
 
 template <class T>
@@ -52,12 +52,40 @@ struct EdgeLogits {
     }
 };
 
-// -Inf for what is absent or dropped; NaN stays NaN.
+// How edges become sums and weights. `open` is a softmax in which every edge counts and logits rise with similarities:
+// it is spared what the others need.
+enum class EdgeKind { open, softmax, smoothed, sigmoid };
+
 template <class T>
+EdgeKind kind_of(const LossTerms<T>& t) {
+    if (is_sigmoid(t)) return EdgeKind::sigmoid;
+    if (t.smoothing != 0) return EdgeKind::smoothed;
+    const bool open = static_cast<T>(t.factor + t.hardness) > 0 && t.false_negative_margin > kLargestNumber<double>;
+    return open ? EdgeKind::open : EdgeKind::softmax;
+}
+
+// body(a constant of the kind).
+template <class Body>
+auto with_kind(EdgeKind kind, Body&& body) {
+    switch (kind) {
+        case EdgeKind::sigmoid:
+            return body(Constant<EdgeKind::sigmoid>());
+        case EdgeKind::smoothed:
+            return body(Constant<EdgeKind::smoothed>());
+        case EdgeKind::softmax:
+            return body(Constant<EdgeKind::softmax>());
+        default:
+            return body(Constant<EdgeKind::open>());
+    }
+}
+
+// -Inf for what is absent or dropped; NaN stays NaN.
+template <EdgeKind kKind, class T>
 Lanes<T> negative_logit(const Lanes<T>& similarity, const Lanes<T>& factor, const Lanes<T>& correction,
                         const Lanes<T>& limit) {
-    const Lanes<T> absent = broadcast(kAbsent<T>);
     const Lanes<T> z = multiply_add(factor, similarity, correction);
+    if constexpr (kKind == EdgeKind::open) return z;
+    const Lanes<T> absent = broadcast(kAbsent<T>);
     return select_less_equal(similarity, absent, absent, select_less(limit, similarity, absent, z));
 }
 
@@ -70,39 +98,43 @@ Lanes<T> load_or_zero(const T* correction, int64_t k) {
 template <class T>
 T logit_one(T similarity, T correction, const EdgeLogits<T>& l) {
     alignas(64) T lanes[kLanes<T>];
-    store(static_cast<T*>(lanes),
-          negative_logit(broadcast(similarity), broadcast(l.factor), broadcast(correction), broadcast(l.limit)));
+    store(static_cast<T*>(lanes), negative_logit<EdgeKind::softmax>(broadcast(similarity), broadcast(l.factor),
+                                                                    broadcast(correction), broadcast(l.limit)));
     return lanes[0];
 }
 
 // The largest of n logits, -Inf for none; NaN is passed over here and met again in the sums.
 template <class T>
-T largest_logit(const T* similarity, const T* correction, int64_t n, const EdgeLogits<T>& l) {
-    const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit);
-    Lanes<T> top = broadcast(kAbsent<T>);
-    for (int64_t k = 0; k < n; k += kLanes<T>)
-        top = larger(top, negative_logit(load(similarity + k), factor, load_or_zero(correction, k), limit));
-    return largest(top);
+T largest_logit(EdgeKind kind, const T* similarity, const T* correction, int64_t n, const EdgeLogits<T>& l) {
+    return with_kind(kind, [&](auto constant) {
+        const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit);
+        Lanes<T> top = broadcast(kAbsent<T>);
+        for (int64_t k = 0; k < n; k += kLanes<T>)
+            top = larger(top, negative_logit<decltype(constant)::value>(load(similarity + k), factor,
+                                                                        load_or_zero(correction, k), limit));
+        return largest(top);
+    });
 }
 
-enum class EdgeKind { softmax, smoothed, sigmoid };
-template <class T>
-EdgeKind kind_of(const LossTerms<T>& t) {
-    return is_sigmoid(t) ? EdgeKind::sigmoid : t.smoothing != 0 ? EdgeKind::smoothed : EdgeKind::softmax;
-}
-
-// What n edges add to each of the sums, a lane each. With kCounted, edge k counts counts[k] times.
-template <EdgeKind kKind, class T>
+// What edges add to each of the sums, a lane each.
+template <EdgeKind kKind, bool kRank, class T>
 struct EdgeLanes {
     Lanes<T> sum, slope, moment, spread, reach, kept, rank, dropped;
 
     EdgeLanes() { sum = slope = moment = spread = reach = kept = rank = dropped = broadcast(T(0)); }
 
-    // s: similarities, z: their logits, c: how often each counts; shift: what exp is relative to; own: the positive's
-    // similarity.
+    // s: similarities, z: their logits, c: how often each counts; shift: what exp is relative to; own, positive: the
+    // positive's similarity and logit.
     void add(const Lanes<T>& s, const Lanes<T>& z, const Lanes<T>& c, const Lanes<T>& shift, const Lanes<T>& bias,
              const Lanes<T>& own, const Lanes<T>& positive, const Lanes<T>& limit) {
         const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
+        if constexpr (kRank) rank = rank + select_less_equal(positive, z, c, zero);
+        if constexpr (kKind == EdgeKind::open) {
+            const Lanes<T> e = c * exp_nonpositive(z - shift);  // 0 where absent: all that it needs is a finite factor
+            sum = sum + e;
+            moment = multiply_add(e, larger(s, broadcast(static_cast<T>(-kLargestNumber<T>))) - own, moment);
+            return;
+        }
         const Lanes<T> here = select_less_equal(z, absent, zero, c);
         const Lanes<T> from_own = select_less_equal(z, absent, zero, s - own);
         if constexpr (kKind == EdgeKind::sigmoid) {
@@ -120,14 +152,13 @@ struct EdgeLanes {
         if constexpr (kKind == EdgeKind::smoothed) {
             spread = multiply_add(here, select_less_equal(z, absent, zero, positive - z), spread);
             reach = multiply_add(here, from_own, reach);
+            kept = kept + here;
         }
-        kept = kept + here;
-        rank = rank + select_less_equal(positive, z, c, zero);
         dropped = dropped + select_less(limit, s, c, zero);
     }
 };
 
-// Sums in the working type go over to double every 512 edges.
+// Sums in the working type go over to double every 512 edges. With kCounted, edge k counts counts[k] times.
 template <EdgeKind kKind, bool kCounted, class T>
 EdgeSums sum_edges_of(const T* similarity, const T* correction, const T* counts, int64_t n, const EdgeLogits<T>& l,
                       T top) {
@@ -137,23 +168,24 @@ EdgeSums sum_edges_of(const T* similarity, const T* correction, const T* counts,
     EdgeSums sums;
     for (int64_t from = 0; from < n; from += 512) {
         const int64_t to = n - from < 512 ? n : from + 512;
-        EdgeLanes<kKind, T> lanes;
+        EdgeLanes<kKind, true, T> lanes;
         for (int64_t k = from; k < to; k += kLanes<T>) {
             const Lanes<T> s = load(similarity + k), c = kCounted ? load(counts + k) : one;
-            const Lanes<T> z = negative_logit(s, factor, load_or_zero(correction, k), limit);
+            const Lanes<T> z = negative_logit<kKind>(s, factor, load_or_zero(correction, k), limit);
             lanes.add(s, z, c, shift, bias, own, positive, limit);
         }
         T four[4];
-        sum_four(lanes.sum, lanes.moment, lanes.kept, lanes.rank, static_cast<T*>(four));
+        sum_four(lanes.sum, lanes.moment, lanes.rank, lanes.dropped, static_cast<T*>(four));
         sums.sum += static_cast<double>(four[0]);
         sums.moment += static_cast<double>(four[1]);
-        sums.kept += static_cast<double>(four[2]);
-        sums.rank += static_cast<double>(four[3]);
-        sum_four(lanes.slope, lanes.spread, lanes.reach, lanes.dropped, static_cast<T*>(four));
+        sums.rank += static_cast<double>(four[2]);
+        sums.dropped += static_cast<double>(four[3]);
+        if constexpr (kKind == EdgeKind::open || kKind == EdgeKind::softmax) continue;
+        sum_four(lanes.slope, lanes.spread, lanes.reach, lanes.kept, static_cast<T*>(four));
         sums.slope += static_cast<double>(four[0]);
         sums.spread += static_cast<double>(four[1]);
         sums.reach += static_cast<double>(four[2]);
-        sums.dropped += static_cast<double>(four[3]);
+        sums.kept += static_cast<double>(four[3]);
     }
     return sums;
 }
@@ -161,15 +193,11 @@ EdgeSums sum_edges_of(const T* similarity, const T* correction, const T* counts,
 template <class T>
 EdgeSums sum_edges(EdgeKind kind, const T* similarity, const T* correction, const T* counts, int64_t n,
                    const EdgeLogits<T>& l, T top) {
-    const auto sum = [&](auto counted) {
-        constexpr bool kCounted = decltype(counted)::value;
-        return kind == EdgeKind::sigmoid
-                   ? sum_edges_of<EdgeKind::sigmoid, kCounted>(similarity, correction, counts, n, l, top)
-               : kind == EdgeKind::smoothed
-                   ? sum_edges_of<EdgeKind::smoothed, kCounted>(similarity, correction, counts, n, l, top)
-                   : sum_edges_of<EdgeKind::softmax, kCounted>(similarity, correction, counts, n, l, top);
-    };
-    return counts ? sum(Constant<true>()) : sum(Constant<false>());
+    return with_kind(kind, [&](auto constant) {
+        constexpr EdgeKind kKind = decltype(constant)::value;
+        return counts ? sum_edges_of<kKind, true>(similarity, correction, counts, n, l, top)
+                      : sum_edges_of<kKind, false>(similarity, correction, counts, n, l, top);
+    });
 }
 
 // d loss / d z of an edge: exp(z - top) * share - smooth, or share * sigma(z + bias).
@@ -178,40 +206,37 @@ struct EdgeShare {
     T top = 0, share = 0, smooth = 0;
 };
 
-template <class T>
-Lanes<T> softmax_weight(const Lanes<T>& z, const Lanes<T>& top, const Lanes<T>& share, const Lanes<T>& smooth) {
-    const Lanes<T> w = exp_nonpositive(z - top) * share - smooth;
-    return select_less_equal(z, broadcast(kAbsent<T>), broadcast(T(0)), w);
-}
-
-template <class T>
-Lanes<T> sigmoid_weight(const Lanes<T>& z, const Lanes<T>& bias, const Lanes<T>& share) {
+template <EdgeKind kKind, class T>
+Lanes<T> edge_weight(const Lanes<T>& z, const Lanes<T>& bias, const Lanes<T>& top, const Lanes<T>& share,
+                     const Lanes<T>& smooth) {
     const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
-    const Lanes<T> x = select_less_equal(z, absent, zero, z + bias);
-    const Lanes<T> e = exp_nonpositive(zero - larger(x, zero - x));
-    const Lanes<T> w = select_less(x, zero, e, one) / (one + e) * share;
-    return select_less_equal(z, absent, zero, w);
-}
-
-// Weights of n edges into `weights` (may be `similarity` itself).
-template <bool kCounted, class T>
-void weigh_edges_of(bool sigmoid, const T* similarity, const T* correction, const T* counts, int64_t n,
-                    const EdgeLogits<T>& l, const EdgeShare<T>& w, T* weights) {
-    const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), bias = broadcast(l.bias);
-    const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
-    for (int64_t k = 0; k < n; k += kLanes<T>) {
-        const Lanes<T> z = negative_logit(load(similarity + k), factor, load_or_zero(correction, k), limit);
-        Lanes<T> weight = sigmoid ? sigmoid_weight(z, bias, share) : softmax_weight(z, top, share, smooth);
-        if constexpr (kCounted) weight = weight * load(counts + k);
-        store(weights + k, weight);
+    if constexpr (kKind == EdgeKind::sigmoid) {
+        const Lanes<T> x = select_less_equal(z, absent, zero, z + bias);
+        const Lanes<T> e = exp_nonpositive(zero - larger(x, zero - x));
+        return select_less_equal(z, absent, zero, select_less(x, zero, e, one) / (one + e) * share);
+    } else {
+        const Lanes<T> w = exp_nonpositive(z - top) * share;
+        return kKind == EdgeKind::smoothed ? select_less_equal(z, absent, zero, w - smooth) : w;
     }
 }
 
+// Weights of n edges into `weights` (may be `similarity` itself).
 template <class T>
-void weigh_edges(bool sigmoid, const T* similarity, const T* correction, const T* counts, int64_t n,
+void weigh_edges(EdgeKind kind, const T* similarity, const T* correction, const T* counts, int64_t n,
                  const EdgeLogits<T>& l, const EdgeShare<T>& w, T* weights) {
-    counts ? weigh_edges_of<true>(sigmoid, similarity, correction, counts, n, l, w, weights)
-           : weigh_edges_of<false>(sigmoid, similarity, correction, counts, n, l, w, weights);
+    const auto weigh = [&](auto constant, auto counted) {
+        constexpr EdgeKind kKind = decltype(constant)::value;
+        const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), bias = broadcast(l.bias);
+        const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
+        for (int64_t k = 0; k < n; k += kLanes<T>) {
+            const Lanes<T> z = negative_logit<kKind>(load(similarity + k), factor, load_or_zero(correction, k), limit);
+            Lanes<T> weight = edge_weight<kKind>(z, bias, top, share, smooth);
+            if constexpr (decltype(counted)::value) weight = weight * load(counts + k);
+            store(weights + k, weight);
+        }
+    };
+    with_kind(kind,
+              [&](auto constant) { counts ? weigh(constant, Constant<true>()) : weigh(constant, Constant<false>()); });
 }
 
 inline double log_one(double a, double b) {
@@ -249,7 +274,7 @@ ClosedRow<T> close_row(const LossTerms<T>& t, const EdgeLogits<T>& l, T top, con
     using Objective = typename LossTerms<T>::Objective;
     const T positive = l.positive;
     ClosedRow<T> row;
-    row.edges.top = top;
+    row.edges.top = top == kAbsent<T> ? T(0) : top;
     const double gap = static_cast<double>(top) - static_cast<double>(positive);
     if (t.objective == Objective::sigmoid) {
         const double x = static_cast<double>(positive) + t.bias, e = exp_one(x < 0 ? x : -x);
@@ -259,7 +284,7 @@ ClosedRow<T> close_row(const LossTerms<T>& t, const EdgeLogits<T>& l, T top, con
         row.total = row.positive + weight * sums.slope;
         row.moment = weight * sums.moment + row.total * static_cast<double>(l.own);
     } else if (t.objective == Objective::decoupled) {
-        if (sums.kept == 0) return row;
+        if (sums.sum == 0) return row;  // no negative is left
         const double share = weight / sums.sum;
         row.loss = gap + log_one(1, sums.sum - 1);
         row.edges.share = static_cast<T>(share);

@@ -69,7 +69,8 @@ void list_variant_candidates(const negcos::GatherVariants<E>& t, int64_t i, Vari
     e.count = n;
     if (terms.correction) {
         e.correction[0] = terms.correct_positive ? terms.correction[e.row[0]] : T(0);
-        for (int64_t k = 1; k < n; ++k) e.correction[k] = k < e.documents ? terms.correction[e.row[k]] : T(0);
+        for (int64_t k = 1; k < e.documents; ++k) e.correction[k] = terms.correction[e.row[k]];
+        for (int64_t k = e.documents; k < 1 + pad_lanes<T>(n - 1); ++k) e.correction[k] = 0;
     }
 }
 
@@ -130,7 +131,7 @@ template <class E, class T>
 void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e, LossWriter<E>& writer,
                           negcos::Totals& totals) {
     const LossTerms<T>& terms = t.terms;
-    const bool sigmoid = is_sigmoid(terms), prefixes = t.level_count > 1;
+    const EdgeKind kind = kind_of(terms);
     const double own_weight = terms.weights ? terms.weights[i] : 1.0;
     const int64_t n = e.count, negatives = n - 1;
     const T* correction = terms.correction ? e.correction + 1 : nullptr;
@@ -140,12 +141,13 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
         const T* similarity = e.similarity + p * e.stride;
         T* weight = e.weight + p * e.stride;
         const EdgeLogits<T> l(terms, similarity[0], terms.correction ? e.correction[0] : T(0));
-        const T top =
-            sigmoid ? T(0) : top_of(terms, l.positive, largest_logit(similarity + 1, correction, negatives, l));
+        const T top = kind == EdgeKind::sigmoid
+                          ? T(0)
+                          : top_of(terms, l.positive, largest_logit(kind, similarity + 1, correction, negatives, l));
         const T* const once = nullptr;
-        const EdgeSums sums = sum_edges(kind_of(terms), similarity + 1, correction, once, negatives, l, top);
+        const EdgeSums sums = sum_edges(kind, similarity + 1, correction, once, negatives, l, top);
         const ClosedRow<T> row = close_row(terms, l, top, sums, level.weight * own_weight / terms.total_weight);
-        weigh_edges(sigmoid, similarity + 1, correction, once, negatives, l, row.edges, weight + 1);
+        weigh_edges(kind, similarity + 1, correction, once, negatives, l, row.edges, weight + 1);
         weight[0] = static_cast<T>(row.positive);
         e.moment[p] = row.moment;
         loss += level.weight * row.loss;
@@ -162,32 +164,45 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
             totals.excluded += e.dropped + static_cast<int64_t>(sums.dropped);
             if (t.logits.data) write_logits(t, i, l, similarity, e);
         }
-        if (prefixes) {
-            const T live = level.queries.live[i];
-            for (int64_t k = 0; k < n; ++k)
-                weight[k] *= live * (k < e.documents ? level.documents : level.hard).live[e.row[k]];
-        }
-        const int64_t slots = t.candidates.slots(), edge = (p * t.batch() + i) * slots;
-        if (t.weights) {
-            if (e.documents != slots)
-                for (int64_t k = 0; k < slots; ++k) t.weights[edge + k] = 0;
-            for (int64_t k = 0; k < e.documents; ++k) t.weights[edge + e.slot[k]] = weight[k];
-        }
-        if (t.similarities) {
-            if (e.documents != slots)
-                for (int64_t k = 0; k < slots; ++k) t.similarities[edge + k] = 0;
-            for (int64_t k = 0; k < e.documents; ++k) t.similarities[edge + e.slot[k]] = similarity[k];
-        }
-        if (t.hard_weights) {
-            const int64_t at = (p * t.batch() + i) * terms.hard;
-            for (int64_t h = 0; h < terms.hard; ++h) {
-                t.hard_weights[at + h] = weight[e.documents + h];
-                t.hard_similarities[at + h] = similarity[e.documents + h];
-            }
-        }
     }
     totals.loss.add(own_weight == 0 ? 0 : own_weight * loss);
     writer.add(i, loss);
+}
+
+// From the weights in each level's loss, in place, to those in the gradient of each level's columns; and the records of
+// the edges for the other side's gradients.
+template <class E, class T>
+void link_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e) {
+    const int64_t levels = t.level_count, slots = t.candidates.slots(), record = negcos::edge_record(levels);
+    T* const edges = t.edges ? t.edges + i * slots * record : nullptr;
+    T* const hard_edges = t.hard_edges ? t.hard_edges + i * t.terms.hard * record : nullptr;
+    if (edges && e.documents != slots) memset(edges, 0, sizeof(T) * static_cast<size_t>(slots * record));
+    const auto rows_of = [&](int64_t p, int64_t k) -> const negcos::Rows<E>& {
+        return k < e.documents ? t.levels[p].documents : t.levels[p].hard;
+    };
+    const auto record_of = [&](int64_t k) {
+        return k < e.documents ? (edges ? edges + e.slot[k] * record : nullptr)
+                               : (hard_edges ? hard_edges + (k - e.documents) * record : nullptr);
+    };
+    for (int64_t p = levels - 1; p >= 0; --p) {
+        const T* similarity = e.similarity + p * e.stride;
+        T* weight = e.weight + p * e.stride;
+        if (levels > 1) {
+            for (int64_t k = 0; k < e.count; ++k)
+                if (T* out = record_of(k)) out[levels + p] = weight[k] * similarity[k];
+            const T live = t.levels[p].queries.live[i];
+            for (int64_t k = 0; k < e.count; ++k) weight[k] *= live * rows_of(p, k).live[e.row[k]];
+        }
+        if (p + 1 < levels) {
+            const T ratio = t.levels[p + 1].queries.ratio[i];
+            for (int64_t k = 0; k < e.count; ++k)
+                weight[k] += weight[e.stride + k] * (ratio * rows_of(p + 1, k).ratio[e.row[k]]);
+        }
+        const T inverse = t.levels[p].queries.inverse[i];
+        for (int64_t k = 0; edges && k < e.documents; ++k) edges[e.slot[k] * record + p] = weight[k] * inverse;
+        for (int64_t k = e.documents; hard_edges && k < e.count; ++k)
+            hard_edges[(k - e.documents) * record + p] = weight[k];
+    }
 }
 
 // Columns past the last prefix.
@@ -239,15 +254,8 @@ void variant_query_gradient(const negcos::GatherVariants<E>& t, int64_t i, Varia
     int64_t at = padded_columns(t.levels, t.level_count);
     for (int64_t p = t.level_count - 1; p >= 0; --p) {
         const Level<E>& level = t.levels[p];
-        T* weight = e.weight + p * e.stride;
+        const T* weight = e.weight + p * e.stride;
         at -= pad_lanes<T>(level.dim);
-        if (p + 1 < t.level_count) {
-            const Level<E>& next = t.levels[p + 1];
-            const T ratio = next.queries.ratio[i];
-            for (int64_t k = 0; k < e.count; ++k)
-                weight[k] +=
-                    weight[e.stride + k] * (ratio * (k < e.documents ? next.documents : next.hard).ratio[e.row[k]]);
-        }
         for (int64_t k = 0; k < e.documents; ++k) e.coefficient[k] = weight[k] * level.documents.inverse[e.row[k]];
         for (int64_t k = e.documents; k < e.count; ++k) e.coefficient[k] = weight[k] * level.hard.inverse[e.row[k]];
         accumulate<kRescaled>(total + at, level.documents, level.dim, e.row, e.coefficient, e.documents);
@@ -290,6 +298,8 @@ negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t be
         const int64_t count = end - i < together ? end - i : together;
         for (int64_t g = 0; g < count; ++g) find_variant_similarities<kRescaled>(t, i + g, query, edges[g]);
         for (int64_t g = 0; g < count; ++g) find_variant_weights(t, i + g, edges[g], writer, totals);
+        if (t.edges || t.hard_edges || t.grad_queries.data)
+            for (int64_t g = 0; g < count; ++g) link_variant_weights(t, i + g, edges[g]);
         if (!t.grad_queries.data) continue;
         for (int64_t g = 0; g < count; ++g) variant_query_gradient<kRescaled>(t, i + g, edges[g], total);
     }
@@ -308,7 +318,7 @@ template <bool kRescaled, class E>
 void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t levels = t.level_count, columns = padded_columns(t.levels, levels);
-    const int64_t edges = t.batch() * t.candidates.slots();
+    const int64_t record = negcos::edge_record(levels);
     T *total = scratch, *coefficient = total + columns;
     int64_t* edge = reinterpret_cast<int64_t*>(coefficient + levels * kIncomingEdges);
     int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
@@ -318,30 +328,14 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int
         for (int64_t p = 0; p < levels; ++p) moment[p] = 0;
         IncomingWalk walk(t.incoming, j);
         while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
-            int64_t at = columns;
-            for (int64_t p = levels - 1; p >= 0; --p) {
-                const Level<E>& level = t.levels[p];
-                T* weight = coefficient + p * kIncomingEdges;
-                at -= pad_lanes<T>(level.dim);
-                for (int64_t k = 0; k < n; ++k) weight[k] = t.weights[p * edges + edge[k]];
-                if (levels > 1)
-                    for (int64_t k = 0; k < n; ++k)
-                        moment[p] +=
-                            static_cast<double>(weight[k]) * static_cast<double>(t.similarities[p * edges + edge[k]]);
-                if (p + 1 < levels) {
-                    const Level<E>& next = t.levels[p + 1];
-                    const T ratio = next.documents.ratio[j];
-                    for (int64_t k = 0; k < n; ++k)
-                        weight[k] += weight[kIncomingEdges + k] * (ratio * next.queries.ratio[source[k]]);
-                }
+            for (int64_t k = 0; k < n; ++k) {
+                const T* in = t.edges + edge[k] * record;
+                for (int64_t p = 0; p < levels; ++p) coefficient[p * kIncomingEdges + k] = in[p];
+                for (int64_t p = 0; p < levels && levels > 1; ++p) moment[p] += static_cast<double>(in[levels + p]);
             }
-            for (int64_t p = 0; p < levels; ++p) {
-                const Level<E>& level = t.levels[p];
-                T* weight = coefficient + p * kIncomingEdges;
-                for (int64_t k = 0; k < n; ++k) weight[k] *= level.queries.inverse[source[k]];
-                accumulate<kRescaled>(total + at, level.queries, level.dim, source, weight, n);
-                at += pad_lanes<T>(level.dim);
-            }
+            for (int64_t p = 0, at = 0; p < levels; at += pad_lanes<T>(t.levels[p++].dim))
+                accumulate<kRescaled>(total + at, t.levels[p].queries, t.levels[p].dim, source,
+                                      coefficient + p * kIncomingEdges, n);
         }
         finish_levels(t.levels, levels, &Level<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
                       static_cast<T>(t.terms.factor), t.grad_documents.data + j * t.grad_documents.stride);
@@ -360,26 +354,19 @@ void variant_documents(const negcos::GatherVariants<E>& t, int64_t begin, int64_
 template <class E>
 void hard_gradient(const negcos::HardNegatives<E>& t, int64_t begin, int64_t end, Working<E>* total) noexcept {
     using T = Working<E>;
-    const int64_t batch = t.levels[0].queries.count, columns = padded_columns(t.levels, t.level_count);
+    const int64_t columns = padded_columns(t.levels, t.level_count);
     double* moment = reinterpret_cast<double*>(total + columns);
+    const int64_t record = negcos::edge_record(t.level_count);
     for (int64_t row = begin * t.hard; row < end * t.hard; ++row) {
         const int64_t i = row / t.hard;
-        T weight = 0;
-        int64_t at = columns;
-        for (int64_t p = t.level_count - 1; p >= 0; --p) {
+        const T* edge = t.edges + row * record;
+        for (int64_t p = 0, at = 0; p < t.level_count; at += pad_lanes<T>(t.levels[p++].dim)) {
             const Level<E>& level = t.levels[p];
-            const int64_t edge = p * batch * t.hard + row;
-            if (p + 1 < t.level_count) {
-                const Level<E>& next = t.levels[p + 1];
-                weight *= next.queries.ratio[i] * next.hard.ratio[row];
-            }
-            weight += t.weights[edge];
-            moment[p] = static_cast<double>(t.weights[edge]) * static_cast<double>(t.similarities[edge]);
-            at -= pad_lanes<T>(level.dim);
             load_query<true>(level.queries, i, level.dim, total + at);
-            const Lanes<T> w = broadcast(weight * level.queries.inverse[i]);
+            const Lanes<T> w = broadcast(edge[p] * level.queries.inverse[i]);
             for (int64_t c = 0; c < level.dim; c += kLanes<T>)
                 store(total + at + c, load(static_cast<const T*>(total) + at + c) * w);
+            moment[p] = t.level_count > 1 ? static_cast<double>(edge[t.level_count + p]) : 0;
         }
         finish_levels(t.levels, t.level_count, &Level<E>::hard, row, t.dim, static_cast<const T*>(total), moment,
                       static_cast<T>(t.factor), t.gradient.data + row * t.gradient.stride);

@@ -143,8 +143,9 @@ void sum_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t 
     const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
     const T* correction = t.terms.correction ? t.terms.correction + begin : nullptr;
     const EdgeLogits<T> l(t.terms, tile.positives[i], positive_correction(t, i));
-    const T top = is_sigmoid(t.terms) ? T(0) : largest_logit(scores, correction, n, l);
-    EdgeSums sums = sum_edges(kind_of(t.terms), scores, correction, counts, n, l, top);
+    const EdgeKind kind = kind_of(t.terms);
+    const T top = kind == EdgeKind::sigmoid ? T(0) : largest_logit(kind, scores, correction, n, l);
+    EdgeSums sums = sum_edges(kind, scores, correction, counts, n, l, top);
     sums.dropped += t.both ? 2 * dropped : dropped;  // exclusions by id are alike in both directions
     // Drawn as its own negative, the positive outranks nobody.
     if (const int64_t own = t.candidates.positive(i) - begin;
@@ -166,7 +167,10 @@ struct ColumnLogits {
           positive(multiply_add(broadcast(static_cast<T>(t.factor)), own - broadcast(static_cast<T>(t.margin)),
                                 broadcast(T(0)))),
           limit(own + broadcast(static_cast<T>(t.false_negative_margin))) {}
-    Lanes<T> of(const Lanes<T>& s) const { return negative_logit(s, factor, broadcast(T(0)), limit); }
+    template <EdgeKind kKind>
+    Lanes<T> of(const Lanes<T>& s) const {
+        return negative_logit<kKind>(s, factor, broadcast(T(0)), limit);
+    }
 };
 
 // Sums of the columns of a chunk over a block of queries, on top of those of the blocks before.
@@ -181,12 +185,13 @@ void sum_columns(const TileVariants<E>& t, int64_t p, int64_t first, int64_t cou
         const ColumnLogits<T> l(t.terms, tile.positives + begin + v);
         const Lanes<T> before = first > 0 ? load(static_cast<const T*>(tile.document_top) + begin + v) : absent;
         Lanes<T> top = before;
-        for (int64_t r = 0; r < count; ++r) top = larger(top, l.of(load(scores + r * t.score_stride + v)));
+        for (int64_t r = 0; r < count; ++r)
+            top = larger(top, l.template of<kKind>(load(scores + r * t.score_stride + v)));
         const Lanes<T> shift = select_less_equal(top, absent, zero, top);
-        EdgeLanes<kKind, T> lanes;
+        EdgeLanes<kKind, false, T> lanes;
         for (int64_t r = 0; r < count; ++r) {
             const Lanes<T> s = load(scores + r * t.score_stride + v);
-            lanes.add(s, l.of(s), one, shift, zero, l.own, l.positive, l.limit);
+            lanes.add(s, l.template of<kKind>(s), one, shift, zero, l.own, l.positive, l.limit);
         }
         alignas(64) T scale[kLanes<T>], sum[kLanes<T>], moment[kLanes<T>], spread[kLanes<T>], reach[kLanes<T>],
             kept[kLanes<T>], dropped[kLanes<T>];
@@ -246,8 +251,8 @@ void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int6
             if (sums) sum_row(t, p, first + r, r, chunk, dropped);
         }
         if (sums && t.both)
-            kind_of(t.terms) == EdgeKind::smoothed ? sum_columns<EdgeKind::smoothed>(t, p, first, count, chunk)
-                                                   : sum_columns<EdgeKind::softmax>(t, p, first, count, chunk);
+            with_kind(kind_of(t.terms),
+                      [&](auto constant) { sum_columns<decltype(constant)::value>(t, p, first, count, chunk); });
     }
 }
 
@@ -265,17 +270,18 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
     const LossTerms<T>& terms = t.terms;
     const TileLevel<E>& tile = t.tiles[p];
     const int64_t at = r * t.chunks, hard = terms.hard, edge = (p * t.batch() + i) * hard;
-    const bool sigmoid = is_sigmoid(terms), last = p + 1 == t.level_count;
+    const EdgeKind kind = kind_of(terms);
+    const bool sigmoid = kind == EdgeKind::sigmoid, last = p + 1 == t.level_count;
     T *scale = scratch, *list = scale + pad_lanes<T>(t.chunks + kLanes<T>);
     const EdgeLogits<T> l(terms, tile.positives[i], positive_correction(t, i));
     for (int64_t h = 0; h < hard; ++h) list[h] = t.hard_similarities[edge + h];
     for (int64_t h = hard; h < pad_lanes<T>(hard); ++h) list[h] = kAbsent<T>;
 
     const T *const none = nullptr, *const similarity = list;
-    T top = sigmoid ? T(0) : largest_logit(similarity, none, hard, l);
+    T top = sigmoid ? T(0) : largest_logit(kind, similarity, none, hard, l);
     for (int64_t c = 0; c < t.chunks; ++c) top = top < tile.chunk_top[at + c] ? tile.chunk_top[at + c] : top;
     if (!sigmoid) top = top_of(terms, l.positive, top);
-    EdgeSums sums = sum_edges(kind_of(terms), similarity, none, none, hard, l, top);
+    EdgeSums sums = sum_edges(kind, similarity, none, none, hard, l, top);
     for (int64_t c = 0; c < t.chunks; c += kLanes<T>) {
         const int64_t n = t.chunks - c < kLanes<T> ? t.chunks - c : kLanes<T>;
         const Lanes<T> chunk_top = load_first(static_cast<const T*>(tile.chunk_top) + at + c, static_cast<int>(n));
@@ -306,11 +312,27 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
         end.rank = static_cast<int64_t>(sums.rank);
         end.excluded = static_cast<int64_t>(sums.dropped);
     }
-    if (hard > 0) {
-        weigh_edges(sigmoid, similarity, none, none, hard, l, row.edges, list);
-        for (int64_t h = 0; h < hard; ++h) {
-            const T live = t.level_count > 1 ? t.levels[p].queries.live[i] * t.levels[p].hard.live[i * hard + h] : T(1);
-            t.hard_weights[edge + h] = list[h] * live;
+    if (hard == 0) return;
+    weigh_edges(kind, similarity, none, none, hard, l, row.edges, list);
+    const int64_t levels = t.level_count, record = negcos::edge_record(levels);
+    for (int64_t h = 0; h < hard; ++h) {
+        T* out = t.hard_edges + (i * hard + h) * record;
+        out[p] = list[h];
+        if (levels == 1) continue;
+        out[levels + p] = list[h] * t.hard_similarities[edge + h];
+        out[p] *= t.levels[p].queries.live[i] * t.levels[p].hard.live[i * hard + h];
+    }
+}
+
+// From the weights in each level's loss to those in the gradient of each level's columns.
+template <class E>
+void link_hard_edges(const TileVariants<E>& t, int64_t i) {
+    const int64_t record = negcos::edge_record(t.level_count);
+    for (int64_t p = t.level_count - 2; p >= 0; --p) {
+        const Level<E>& next = t.levels[p + 1];
+        for (int64_t row = i * t.terms.hard; row < (i + 1) * t.terms.hard; ++row) {
+            Working<E>* out = t.hard_edges + row * record + p;
+            out[0] += out[1] * (next.queries.ratio[i] * next.hard.ratio[row]);
         }
     }
 }
@@ -321,6 +343,7 @@ void variant_close_queries(const TileVariants<E>& t, int64_t first, int64_t begi
     for (int64_t r = begin; r < end; ++r) {
         RowEnd sum;
         for (int64_t p = 0; p < t.level_count; ++p) close_query(t, p, first + r, r, scratch, sum);
+        link_hard_edges(t, first + r);
         t.queries[first + r] = sum;
     }
 }
@@ -365,22 +388,26 @@ void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_
     const EdgeLogits<T> l(t.terms, tile.positives[i], positive_correction(t, i));
     const EdgeShare<T> w{tile.query_top[i], tile.query_share[i], tile.query_smooth[i]};
     if (!t.both) {
-        weigh_edges(is_sigmoid(t.terms), static_cast<const T*>(scores),
+        weigh_edges(kind_of(t.terms), static_cast<const T*>(scores),
                     t.terms.correction ? t.terms.correction + begin : nullptr, counts, n, l, w, scores);
         return;
     }
-    const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), zero = broadcast(T(0));
-    const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
-    for (int64_t k = 0; k < n; k += kLanes<T>) {
-        const int64_t j = begin + k;
-        const Lanes<T> s = load(static_cast<const T*>(scores) + k);
-        const Lanes<T> of_query = softmax_weight(negative_logit(s, factor, zero, limit), top, share, smooth);
-        const Lanes<T> of_document = softmax_weight(ColumnLogits<T>(t.terms, tile.positives + j).of(s),
-                                                    load(static_cast<const T*>(tile.document_top) + j),
-                                                    load(static_cast<const T*>(tile.document_share) + j),
-                                                    load(static_cast<const T*>(tile.document_smooth) + j));
-        store(scores + k, of_query + of_document);
-    }
+    with_kind(kind_of(t.terms), [&](auto constant) {
+        constexpr EdgeKind kKind = decltype(constant)::value;
+        const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), zero = broadcast(T(0));
+        const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
+        const T *const tops = tile.document_top + begin, *const shares = tile.document_share + begin;
+        const T *const smooths = tile.document_smooth + begin, *const positives = tile.positives + begin;
+        for (int64_t k = 0; k < n; k += kLanes<T>) {
+            const Lanes<T> s = load(static_cast<const T*>(scores) + k);
+            const Lanes<T> of_query =
+                edge_weight<kKind>(negative_logit<kKind>(s, factor, zero, limit), zero, top, share, smooth);
+            const Lanes<T> z = ColumnLogits<T>(t.terms, positives + k).template of<kKind>(s);
+            const Lanes<T> of_document =
+                edge_weight<kKind>(z, zero, load(tops + k), load(shares + k), load(smooths + k));
+            store(scores + k, of_query + of_document);
+        }
+    });
 }
 
 // Weights of a block of queries and one chunk of documents in place of the scores, and what they add to both gradients.
@@ -457,12 +484,13 @@ void variant_finish_queries(const TileVariants<E>& t, int64_t first, int64_t beg
                             Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t columns = padded_columns(t.levels, t.level_count), hard = t.terms.hard;
-    T *total = scratch, *weight = total + columns, *coefficient = weight + pad_lanes<T>(hard);
+    const int64_t levels = t.level_count, record = negcos::edge_record(levels);
+    T *total = scratch, *coefficient = total + columns;
     int32_t* row = reinterpret_cast<int32_t*>(coefficient + pad_lanes<T>(hard));
     double* moment = reinterpret_cast<double*>(row + pad_lanes<float>(hard));
     for (int64_t r = begin; r < end; ++r) {
         const int64_t i = first + r;
-        for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h), weight[h] = 0;
+        for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h);
         int64_t at = columns;
         for (int64_t p = t.level_count - 1; p >= 0; --p) {
             const TileLevel<E>& tile = t.tiles[p];
@@ -474,19 +502,12 @@ void variant_finish_queries(const TileVariants<E>& t, int64_t first, int64_t beg
                     sum = sum + load(static_cast<const T*>(tile.partial) + (k * t.block + r) * tile.stride + c);
                 store(total + at + c, sum);
             }
-            const int64_t edge = (p * t.batch() + i) * hard;
             double sum = 0;
-            if (t.level_count > 1)
-                for (int64_t k = 0; k < t.chunks; ++k) sum += tile.chunk_moment[r * t.chunks + k];
+            for (int64_t k = 0; k < t.chunks && levels > 1; ++k) sum += tile.chunk_moment[r * t.chunks + k];
             for (int64_t h = 0; h < hard; ++h) {
-                if (p + 1 < t.level_count) {
-                    const Level<E>& next = t.levels[p + 1];
-                    weight[h] *= next.queries.ratio[i] * next.hard.ratio[row[h]];
-                }
-                weight[h] += t.hard_weights[edge + h];
-                coefficient[h] = weight[h] * level.hard.inverse[row[h]];
-                sum +=
-                    static_cast<double>(t.hard_weights[edge + h]) * static_cast<double>(t.hard_similarities[edge + h]);
+                const T* edge = t.hard_edges + (i * hard + h) * record;
+                coefficient[h] = edge[p] * level.hard.inverse[row[h]];
+                if (levels > 1) sum += static_cast<double>(edge[levels + p]);
             }
             moment[p] = sum;
             if (hard > 0) accumulate<true>(total + at, level.hard, level.dim, row, coefficient, hard);

@@ -119,6 +119,7 @@ bool find_level_norms(Parallel& parallel, const KernelTable<E>& kernels, const n
     const int64_t count = (p.levels[0].*side).count, per_task = rows_per_task(p.dim * p.level_count);
     const bool dot = options.similarity == NEGCOS_SIMILARITY_DOT;
     std::atomic<int64_t> zero{0}, broken{0}, rescaled{0};
+    std::atomic<bool> dead[kMostPrefixes] = {};
     const auto block = [&](int64_t begin, int64_t end, int64_t) {
         for (int64_t k = 0, dim = 0; k < p.level_count; ++k) {
             Rows<E> rows = p.levels[k].*side;
@@ -130,6 +131,7 @@ bool find_level_norms(Parallel& parallel, const KernelTable<E>& kernels, const n
             }
             const NormCounts counts = kernels.norms(rows, dim, options.norm_floor, begin, end);
             rescaled += counts.rescaled;
+            if (counts.zero > 0) dead[k] = true;
             if (k + 1 == p.level_count) zero += counts.zero, broken += counts.broken;
         }
         for (int64_t k = p.level_count - 1; k >= 0 && p.level_count > 1; --k)
@@ -139,7 +141,10 @@ bool find_level_norms(Parallel& parallel, const KernelTable<E>& kernels, const n
     if (!for_each_block(parallel, count, per_task, count <= per_task, block)) return false;
     total.zero += zero;
     total.broken += broken;
-    for (int64_t k = 0; k < p.level_count; ++k) (p.levels[k].*side).rescaled = rescaled != 0;
+    for (int64_t k = 0; k < p.level_count; ++k) {
+        (p.levels[k].*side).rescaled = rescaled != 0;
+        if (dead[k]) p.levels[k].dead = true;
+    }
     return true;
 }
 
@@ -259,8 +264,7 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
             return;
         }
         reserve_levels(problem, arena);
-        if (batch.log_probability)
-            correction = arena.take<Working<E>>(pad_lanes<Working<E>>(problem.documents.count));
+        if (batch.log_probability) correction = arena.take<Working<E>>(pad_lanes<Working<E>>(problem.documents.count));
         if (options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID)
             same_document.reserve(arena, problem.documents.count, problem.batch());
         if (options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID) same_query.reserve(arena, problem.batch(), problem.batch());

@@ -112,6 +112,7 @@ struct Level {
     Rows<E> queries, documents, hard;
     int64_t dim = 0;
     double weight = 1;  // of this prefix's loss
+    bool dead = false;  // some row is all zero up to here
 };
 
 // Documents that are no negatives of a query: those of its group, rising.

@@ -19,6 +19,7 @@ template <class T>
 struct VariantQuery {
     T* similarity;
     T* weight;
+    T* ratio;  // both rows' ratios to the level before; of several levels alone
     T* coefficient;
     T* correction;
     double* moment;  // of each level: sum of weights times similarities
@@ -28,13 +29,14 @@ struct VariantQuery {
 
     static int64_t list(int64_t slots) { return pad_lanes<T>(slots + kLanes<T>); }
     static int64_t size(int64_t slots, int64_t levels) {
-        return (2 * levels + 4) * list(slots) + pad_lanes<T>(2 * levels);
+        return (3 * levels + 4) * list(slots) + pad_lanes<T>(2 * levels);
     }
     VariantQuery() = default;
     VariantQuery(T* lists, int64_t slots, int64_t levels)
         : similarity(lists),
           weight(similarity + levels * list(slots)),
-          coefficient(weight + levels * list(slots)),
+          ratio(weight + levels * list(slots)),
+          coefficient(ratio + levels * list(slots)),
           correction(coefficient + list(slots)),
           moment(reinterpret_cast<double*>(correction + 3 * list(slots))),
           row(reinterpret_cast<int32_t*>(correction + list(slots))),
@@ -77,7 +79,8 @@ void list_variant_candidates(const negcos::GatherVariants<E>& t, int64_t i, Vari
 // similarity[k] = that of the level before times the ratios + query . row * inverses.
 template <bool kRescaled, class E, class T>
 void level_similarities(const negcos::Rows<E>& rows, const negcos::Rows<E>& queries, int64_t i, int64_t dim,
-                        const T* query, const int32_t* index, int64_t n, const T* before, T* dots, T* similarity) {
+                        const T* query, const int32_t* index, int64_t n, const T* before, T* ratios, T* dots,
+                        T* similarity) {
     for (int64_t k = 0; k < n; k += 4) {
         const E* four[4];
         T rescale[4] = {1, 1, 1, 1};
@@ -92,7 +95,8 @@ void level_similarities(const negcos::Rows<E>& rows, const negcos::Rows<E>& quer
     for (int64_t k = 0; k < n; ++k) similarity[k] = dots[k] * own * rows.inverse[index[k]];
     if (!before) return;
     const T ratio = queries.ratio[i];
-    for (int64_t k = 0; k < n; ++k) similarity[k] += before[k] * (ratio * rows.ratio[index[k]]);
+    for (int64_t k = 0; k < n; ++k) ratios[k] = ratio * rows.ratio[index[k]];
+    for (int64_t k = 0; k < n; ++k) similarity[k] += before[k] * ratios[k];
 }
 
 template <bool kRescaled, class E, class T>
@@ -103,12 +107,13 @@ void find_variant_similarities(const negcos::GatherVariants<E>& t, int64_t i, T*
         T* similarity = e.similarity + p * e.stride;
         const T* before = p > 0 ? similarity - e.stride : nullptr;
         load_query<kRescaled>(level.queries, i, level.dim, query);
+        T* ratio = e.ratio + p * e.stride;
         level_similarities<kRescaled>(level.documents, level.queries, i, level.dim, static_cast<const T*>(query), e.row,
-                                      e.documents, before, e.coefficient, similarity);
-        if (const int64_t n = e.count - e.documents; n > 0)
+                                      e.documents, before, ratio, e.coefficient, similarity);
+        if (const int64_t d = e.documents; e.count > d)
             level_similarities<kRescaled>(level.hard, level.queries, i, level.dim, static_cast<const T*>(query),
-                                          e.row + e.documents, n, before ? before + e.documents : nullptr,
-                                          e.coefficient, similarity + e.documents);
+                                          e.row + d, e.count - d, before ? before + d : nullptr, ratio + d,
+                                          e.coefficient, similarity + d);
     }
     // Whole lanes from the first negative on.
     for (int64_t p = 0; p < t.level_count; ++p)
@@ -177,27 +182,22 @@ void link_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
     T* const edges = t.edges ? t.edges + i * slots * record : nullptr;
     T* const hard_edges = t.hard_edges ? t.hard_edges + i * t.terms.hard * record : nullptr;
     if (edges && e.documents != slots) memset(edges, 0, sizeof(T) * static_cast<size_t>(slots * record));
-    const auto rows_of = [&](int64_t p, int64_t k) -> const negcos::Rows<E>& {
-        return k < e.documents ? t.levels[p].documents : t.levels[p].hard;
-    };
-    const auto record_of = [&](int64_t k) {
-        return k < e.documents ? (edges ? edges + e.slot[k] * record : nullptr)
-                               : (hard_edges ? hard_edges + (k - e.documents) * record : nullptr);
-    };
     for (int64_t p = levels - 1; p >= 0; --p) {
-        const T* similarity = e.similarity + p * e.stride;
+        const T *similarity = e.similarity + p * e.stride, *ratio = e.ratio + (p + 1) * e.stride;
         T* weight = e.weight + p * e.stride;
         if (levels > 1) {
-            for (int64_t k = 0; k < e.count; ++k)
-                if (T* out = record_of(k)) out[levels + p] = weight[k] * similarity[k];
+            for (int64_t k = 0; edges && k < e.documents; ++k)
+                edges[e.slot[k] * record + levels + p] = weight[k] * similarity[k];
+            for (int64_t k = e.documents; hard_edges && k < e.count; ++k)
+                hard_edges[(k - e.documents) * record + levels + p] = weight[k] * similarity[k];
+        }
+        if (levels > 1 && t.levels[p].dead) {
             const T live = t.levels[p].queries.live[i];
-            for (int64_t k = 0; k < e.count; ++k) weight[k] *= live * rows_of(p, k).live[e.row[k]];
+            for (int64_t k = 0; k < e.documents; ++k) weight[k] *= live * t.levels[p].documents.live[e.row[k]];
+            for (int64_t k = e.documents; k < e.count; ++k) weight[k] *= live * t.levels[p].hard.live[e.row[k]];
         }
-        if (p + 1 < levels) {
-            const T ratio = t.levels[p + 1].queries.ratio[i];
-            for (int64_t k = 0; k < e.count; ++k)
-                weight[k] += weight[e.stride + k] * (ratio * rows_of(p + 1, k).ratio[e.row[k]]);
-        }
+        if (p + 1 < levels)
+            for (int64_t k = 0; k < e.count; ++k) weight[k] += weight[e.stride + k] * ratio[k];
         const T inverse = t.levels[p].queries.inverse[i];
         for (int64_t k = 0; edges && k < e.documents; ++k) edges[e.slot[k] * record + p] = weight[k] * inverse;
         for (int64_t k = e.documents; hard_edges && k < e.count; ++k)

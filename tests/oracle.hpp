@@ -339,13 +339,16 @@ private:
         out_.grad_scale += g * per_scale;
         out_.scale_terms += terms * std::abs(static_cast<double>(per_scale));
         if (o_.objective == NEGCOS_OBJECTIVE_SIGMOID) out_.grad_bias += g, out_.bias_terms += terms;
-        if (prefix.queries.is_zero(c.query) || prefix.rows.is_zero(c.row)) return;
+        // A zero row has no gradient; the other row's is 0 too, but summed up from similarities that may cancel.
+        const bool q_zero = prefix.queries.is_zero(c.query), d_zero = prefix.rows.is_zero(c.row);
         const W *q = prefix.queries.unit(c.query), *d = prefix.rows.unit(c.row);
-        const W to_query = g * scale() / prefix.queries.divisor(c.query), q_moves = prefix.queries.moves(c.query);
-        const W to_row = g * scale() / prefix.rows.divisor(c.row), d_moves = prefix.rows.moves(c.row);
-        const double of_query =
-            std::abs(static_cast<double>(due * c.terms * scale() / prefix.queries.divisor(c.query)));
-        const double of_row = std::abs(static_cast<double>(due * c.terms * scale() / prefix.rows.divisor(c.row)));
+        const W q_over = prefix.queries.divisor(c.query), q_moves = prefix.queries.moves(c.query);
+        const W d_over = prefix.rows.divisor(c.row), d_moves = prefix.rows.moves(c.row);
+        const W to_query = q_zero || d_zero ? W(0) : g * scale() / q_over;
+        const W to_row = q_zero || d_zero ? W(0) : g * scale() / d_over;
+        const double factor = terms * std::abs(static_cast<double>(scale()));
+        const double of_query = q_zero ? 0 : factor / static_cast<double>(q_over);
+        const double of_row = d_zero ? 0 : factor / static_cast<double>(d_over);
         const W q_along = q_moves * c.similarity, d_along = d_moves * c.similarity;
         for (int64_t k = 0; k < prefix.dim; ++k) {
             const size_t at_query = at(c.query * in_.dim + k), at_row = at(c.row * in_.dim + k);

@@ -127,15 +127,16 @@ void large(const char* test) {
     Random random(12);
     int64_t k = 0;
     for (const Shape& shape : {Shape{200, 390, 9, 3, 2}, {193, 193, 17, 190, 1}})
-        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_ALL}) {
-            ++k;
-            // among so many similarities one is always too close to call in f32
-            const Features features = draw_features(k % 3 == 0 ? add(add(0, both), prefixes) : add(0, hard), random) &
-                                      ~with(0, false_negative_margin);
-            INFO(names_of(features) << " sampling " << sampling << " B " << shape.batch << " M " << shape.count);
-            const Problem<T> p = make<T>(shape, features, sampling, static_cast<uint64_t>(k));
-            check_clear(p, run_everywhere(contexts, p, k), tally);
-        }
+        for (const Feature f : {hard, prefixes, both, sigmoid, decoupled, label_smoothing, same_document, positives})
+            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL}) {
+                ++k;
+                // among so many similarities one is always too close to call in f32
+                const Features features =
+                    draw_features(add(add(0, f), prefixes), random) & ~with(0, false_negative_margin);
+                INFO(names_of(features) << " sampling " << sampling << " B " << shape.batch << " M " << shape.count);
+                const Problem<T> p = make<T>(shape, features, sampling, static_cast<uint64_t>(k));
+                check_clear(p, run_everywhere(contexts, p, k), tally);
+            }
     CHECK(tally.drops_unclear == 0);
 }
 

@@ -198,8 +198,10 @@ Problem<T> make(Shape shape, Features features, int32_t sampling, uint64_t seed)
     if (has(features, log_probability)) fill(p.log_probability, shape.count, [&] { return -9 * random.uniform(); });
     if (has(features, hard)) p.harden(shape.hard, seed);
     if (has(features, prefixes)) {
-        for (int64_t d = 1 + random.below(shape.dim); d <= shape.dim && p.prefix_dims.size() < 3;
-             d += 1 + random.below(shape.dim))
+        // two at least where there are two columns, and not always all columns
+        const int64_t most = std::max<int64_t>(1, shape.dim / 2);
+        for (int64_t d = 1 + random.below(most); d <= shape.dim && p.prefix_dims.size() < 3;
+             d += 1 + random.below(most))
             p.prefix_dims.push_back(static_cast<int32_t>(d));
         if (random.below(2) == 0)
             for (size_t k = 0; k < p.prefix_dims.size(); ++k) p.prefix_weights.push_back(one_of({1, 0.25, 1.5, 0}));

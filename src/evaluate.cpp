@@ -170,6 +170,7 @@ LossTerms<Working<E>> terms_of(const negcos_options& options, const negcos_batch
     t.smoothing = options.label_smoothing;
     t.bias = options.bias;
     t.false_negative_margin = options.false_negative_margin;
+    t.bounded = options.similarity == NEGCOS_SIMILARITY_COSINE;
     t.correct_positive = batch.log_probability && options.correction == NEGCOS_CORRECTION_ALL_CANDIDATES;
     t.weights = batch.weights;
     t.total_weight = total_weight(options, batch);

@@ -130,6 +130,7 @@ struct LossTerms {
     double factor = 1;  // scale / temperature
     double hardness = 0, margin = 0, smoothing = 0, bias = 0;
     double false_negative_margin = 0;  // +Inf = off
+    bool bounded = false;              // similarities are cosines
     const T* correction = nullptr;     // M, padded: added to the logits of documents; nullptr = none
     bool correct_positive = false;
     Exclusion same_document, same_query;
@@ -371,7 +372,8 @@ struct KernelTable {
     void (*variant_documents)(const GatherVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
     void (*hard_gradient)(const HardNegatives<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
     void (*variant_positives)(const TileVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*variant_scores)(const TileVariants<E>&, int64_t first, int64_t count, int64_t chunk, bool sums) noexcept;
+    void (*variant_scores)(const TileVariants<E>&, int64_t first, int64_t count, int64_t chunk, bool sums,
+                           T* scratch) noexcept;
     void (*variant_close_queries)(const TileVariants<E>&, int64_t first, int64_t begin, int64_t end,
                                   T* scratch) noexcept;
     void (*variant_close_documents)(const TileVariants<E>&, int64_t begin, int64_t end) noexcept;

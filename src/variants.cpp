@@ -142,7 +142,8 @@ bool TileVariantEngine<E>::walk(Parallel& parallel, bool small, bool sums, bool 
         if (t.counts &&
             !rows([&](int64_t begin, int64_t end, T*) { kernels_.tile_counts(counting_, first, begin, end); }))
             return false;
-        if (!chunks([&](int64_t chunk, T*) { kernels_.variant_scores(t, first, count, chunk, sums); })) return false;
+        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.variant_scores(t, first, count, chunk, sums, scratch); }))
+            return false;
         if (sums && !rows([&](int64_t begin, int64_t end, T* scratch) {
                 kernels_.variant_close_queries(t, first, begin, end, scratch);
             }))

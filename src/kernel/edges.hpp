@@ -262,6 +262,23 @@ struct ClosedRow {
     double grad_scale = 0;  // d loss / d (scale / temperature)
 };
 
+// For both directions of bounded similarities, one number that no logit is above and so few are far below that exp
+// relative to it serves rows and columns alike; 0 where there is none.
+template <class T>
+T common_top(const LossTerms<T>& t) {
+    const double margin = t.factor * (t.margin < 0 ? -t.margin : t.margin), most = t.factor + t.hardness + margin;
+    const bool fits = t.factor > 0 && 2 * most + margin <= (sizeof(T) == 4 ? 70 : 600);
+    return t.bounded && kind_of(t) == EdgeKind::open && fits ? static_cast<T>(most) : T(0);
+}
+
+// log((a + b) / c) for positive numbers of any size; without loss when b is small beside a = c.
+inline double log_of_ratio(double a, double b, double c) {
+    if (b <= a && a == c) return log_one(1, b / a);
+    int exponent;
+    const double fraction = frexp((a + b) / c, &exponent);
+    return static_cast<double>(exponent - 1) * 0.69314718055994530942 + log_one(1, 2 * fraction - 1);
+}
+
 // What the sums of exp are relative to.
 template <class T>
 T top_of(const LossTerms<T>& t, T positive, T negatives) {
@@ -286,14 +303,16 @@ ClosedRow<T> close_row(const LossTerms<T>& t, const EdgeLogits<T>& l, T top, con
     } else if (t.objective == Objective::decoupled) {
         if (sums.sum == 0) return row;  // no negative is left
         const double share = weight / sums.sum;
-        row.loss = gap + log_one(1, sums.sum - 1);
+        row.loss = sums.sum < 1 ? gap + log_of_ratio(sums.sum, 0, 1) : gap + log_one(1, sums.sum - 1);
         row.edges.share = static_cast<T>(share);
         row.positive = -weight;
         row.moment = share * sums.moment;
     } else {
         const double own = static_cast<double>(exp_one(positive - top)), share = weight / (own + sums.sum);
         const double part = t.smoothing / (1 + sums.kept);
-        row.loss = gap + log_one(own, sums.sum) + part * sums.spread;
+        // Relative to a common top, both may be small.
+        row.loss = own < 1 && own + sums.sum < 1 ? log_of_ratio(own, sums.sum, own) : gap + log_one(own, sums.sum);
+        row.loss += part * sums.spread;
         row.edges.share = static_cast<T>(share);
         row.edges.smooth = static_cast<T>(weight * part);
         row.positive = weight * part * sums.kept - share * sums.sum;

@@ -217,10 +217,58 @@ void sum_columns(const TileVariants<E>& t, int64_t p, int64_t first, int64_t cou
     }
 }
 
+// Sums of the rows and the columns of a block against one chunk at once, where one exp serves both.
+template <class E>
+void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count, int64_t chunk, Working<E> top,
+              Working<E>* scratch) {
+    using T = Working<E>;
+    const TileLevel<E>& tile = t.tiles[p];
+    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
+    T *const sums = scratch, *const moments = sums + t.chunk;
+    memset(scratch, 0, sizeof(T) * static_cast<size_t>(2 * t.chunk));
+    const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), shift = broadcast(top);
+    const Lanes<T> lowest = broadcast(static_cast<T>(-kLargestNumber<T>));
+    for (int64_t r = 0; r < count; ++r) {
+        const int64_t i = first + r, at = r * t.chunks + chunk;
+        T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
+        const double dropped = mask_row(t, i, begin, n, static_cast<const T*>(nullptr), scores);
+        const EdgeLogits<T> l(t.terms, tile.positives[i], T(0));
+        const Lanes<T> factor = broadcast(l.factor), own = broadcast(l.own), positive = broadcast(l.positive);
+        Lanes<T> sum = zero, moment = zero, rank = zero;
+        for (int64_t k = 0; k < padded; k += kLanes<T>) {
+            const Lanes<T> s = load(static_cast<const T*>(scores) + k), z = multiply_add(factor, s, zero);
+            const Lanes<T> e = exp_nonpositive(z - shift), finite = larger(s, lowest);
+            sum = sum + e;
+            moment = multiply_add(e, finite - own, moment);
+            rank = rank + select_less_equal(positive, z, one, zero);
+            store(sums + k, load(static_cast<const T*>(sums) + k) + e);
+            store(moments + k, multiply_add(e, finite - load(static_cast<const T*>(tile.positives) + begin + k),
+                                            load(static_cast<const T*>(moments) + k)));
+        }
+        T four[4];
+        sum_four(sum, moment, rank, zero, static_cast<T*>(four));
+        EdgeSums row;
+        row.sum = static_cast<double>(four[0]);
+        row.moment = static_cast<double>(four[1]);
+        row.rank = static_cast<double>(four[2]);
+        row.dropped = 2 * dropped;  // exclusions by id are alike in both directions
+        tile.chunk_top[at] = top;
+        tile.chunk_sums[at] = row;
+    }
+    for (int64_t k = 0; k < n; ++k) {
+        EdgeSums& column = tile.document_sums[begin + k];
+        if (first == 0) column = EdgeSums();
+        column.sum += static_cast<double>(sums[k]);
+        column.moment += static_cast<double>(moments[k]);
+        tile.document_top[begin + k] = top;
+    }
+}
+
 // The similarities of a block of queries and one chunk of documents, at all levels; -Inf where there is no edge. And
 // what they sum up to, unless that is known from a first walk.
 template <class E>
-void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int64_t chunk, bool sums) noexcept {
+void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int64_t chunk, bool sums,
+                    Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
     for (int64_t p = 0; p < t.level_count; ++p) {
@@ -240,8 +288,12 @@ void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int6
         multiply_units<T>(tile.query_units + first * tile.stride, tile.stride, tile.panels + begin * tile.width,
                           tile.width, level.dim, count, padded / kLanes<T>, scores, t.score_stride, p > 0);
     }
-    // A few rows at a time: they are still in the first-level cache.
+    const T top = t.both ? common_top(t.terms) : T(0);
     for (int64_t p = 0; p < t.level_count; ++p) {
+        if (sums && top > 0) {
+            sum_both(t, p, first, count, chunk, top, scratch);
+            continue;
+        }
         const TileLevel<E>& tile = t.tiles[p];
         T* scores = scores_of(t, tile, chunk);
         const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
@@ -281,6 +333,7 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
     T top = sigmoid ? T(0) : largest_logit(kind, similarity, none, hard, l);
     for (int64_t c = 0; c < t.chunks; ++c) top = top < tile.chunk_top[at + c] ? tile.chunk_top[at + c] : top;
     if (!sigmoid) top = top_of(terms, l.positive, top);
+    if (const T common = t.both ? common_top(terms) : T(0); common > 0) top = common;
     EdgeSums sums = sum_edges(kind, similarity, none, none, hard, l, top);
     for (int64_t c = 0; c < t.chunks; c += kLanes<T>) {
         const int64_t n = t.chunks - c < kLanes<T> ? t.chunks - c : kLanes<T>;
@@ -357,7 +410,8 @@ void variant_close_documents(const TileVariants<E>& t, int64_t begin, int64_t en
             const TileLevel<E>& tile = t.tiles[p];
             const EdgeSums& sums = tile.document_sums[j];
             const EdgeLogits<T> l(t.terms, tile.positives[j], T(0));
-            const T negatives = tile.document_top[j], top = top_of(t.terms, l.positive, negatives);
+            const T negatives = tile.document_top[j], common = common_top(t.terms);
+            const T top = common > 0 ? common : top_of(t.terms, l.positive, negatives);
             EdgeSums shifted = sums;
             if (negatives != kAbsent<T> && top != negatives) {
                 const double scale = static_cast<double>(exp_one(negatives - top));
@@ -390,6 +444,15 @@ void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_
     if (!t.both) {
         weigh_edges(kind_of(t.terms), static_cast<const T*>(scores),
                     t.terms.correction ? t.terms.correction + begin : nullptr, counts, n, l, w, scores);
+        return;
+    }
+    if (const T common = common_top(t.terms); common > 0) {
+        const Lanes<T> factor = broadcast(l.factor), top = broadcast(common), share = broadcast(w.share);
+        const T* const shares = tile.document_share + begin;
+        for (int64_t k = 0; k < n; k += kLanes<T>) {
+            const Lanes<T> z = multiply_add(factor, load(static_cast<const T*>(scores) + k), broadcast(T(0)));
+            store(scores + k, exp_nonpositive(z - top) * (share + load(shares + k)));
+        }
         return;
     }
     with_kind(kind_of(t.terms), [&](auto constant) {

@@ -15,6 +15,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "aligned.hpp"
@@ -27,6 +28,9 @@ namespace {
 
 enum class Part { forward, gradients, sampling };
 
+// What the general loss costs beside the plain one. Prefixes are of a quarter, half and all of the columns.
+enum class Variant { plain, both, prefixes, sigmoid, smoothed, corrected };
+
 struct Case {
     int64_t batch, dim;
     int32_t rounds;  // all = every document
@@ -34,6 +38,7 @@ struct Case {
     int threads = 1;
     std::string isa;
     int32_t dtype = NEGCOS_DTYPE_F32;
+    Variant variant = Variant::plain;
 };
 constexpr int32_t all = -1;
 
@@ -55,8 +60,28 @@ negcos::Options options_of(const Case& c) {
     negcos::Options options;
     options.sampling = c.rounds == all ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_SHUFFLE;
     options.rounds = c.rounds == all ? 0 : c.rounds;
+    if (c.variant == Variant::both) options.direction = NEGCOS_DIRECTION_BOTH;
+    if (c.variant == Variant::sigmoid) options.objective = NEGCOS_OBJECTIVE_SIGMOID, options.bias = -10;
+    if (c.variant == Variant::smoothed) options.label_smoothing = 0.1;
+    if (c.variant == Variant::corrected) options.exclude = NEGCOS_EXCLUDE_SAME_DOCUMENT_ID;
     return options;
 }
+
+// What the variants take beside the rows: every eighth document twice, with their log Q.
+struct Extras {
+    std::vector<int64_t> document_ids;
+    std::vector<double> log_probability;
+    std::vector<int32_t> prefix_dims;
+
+    explicit Extras(const Case& c) {
+        for (int64_t j = 0; j < c.batch && c.variant == Variant::corrected; ++j) {
+            document_ids.push_back(j % 8 == 0 ? j / 16 : c.batch + j);
+            log_probability.push_back(-std::log(static_cast<double>(c.batch)) - static_cast<double>(j % 3));
+        }
+        if (c.variant == Variant::prefixes)
+            for (const int64_t part : {4, 2, 1}) prefix_dims.push_back(static_cast<int32_t>(c.dim / part));
+    }
+};
 
 negcos::Context context_of(const Case& c) {
     negcos::ContextOptions options;
@@ -66,10 +91,16 @@ negcos::Context context_of(const Case& c) {
 }
 
 template <class T>
-void evaluate(negcos::Context& context, const negcos::Options& options, const Case& c, Data<T>& data,
+void evaluate(negcos::Context& context, negcos::Options options, const Case& c, const Extras& extras, Data<T>& data,
               negcos::Result& result) {
-    const negcos::Batch batch(negcos::view(std::span<const T>(data.queries), c.batch, c.dim),
-                              negcos::view(std::span<const T>(data.documents), c.batch, c.dim));
+    negcos::Batch batch(negcos::view(std::span<const T>(data.queries), c.batch, c.dim),
+                        negcos::view(std::span<const T>(data.documents), c.batch, c.dim));
+    if (!extras.document_ids.empty()) {
+        batch.document_ids = extras.document_ids.data();
+        batch.log_probability = extras.log_probability.data();
+    }
+    options.prefix_count = static_cast<int32_t>(extras.prefix_dims.size());
+    options.prefix_dims = extras.prefix_dims.data();
     if (c.part == Part::gradients) {
         result.grad_queries = negcos::view(std::span<T>(data.grad_queries), c.batch, c.dim);
         result.grad_documents = negcos::view(std::span<T>(data.grad_documents), c.batch, c.dim);
@@ -86,15 +117,24 @@ std::string check(const Case& timed) {
     c.part = Part::gradients;
     negcos::Context context = context_of(c);
     if (context.isa() != c.isa) return "another instruction set ran";
-    const negcos::Options options = options_of(c);
+    negcos::Options options = options_of(c);
+    const Extras extras(c);
     Data<T> data(c.batch, c.dim);
     std::vector<int32_t> negatives(static_cast<std::size_t>(c.batch * options.rounds));
     negcos::Result result;
     if (!negatives.empty()) result.negatives = negatives.data();
-    evaluate(context, options, c, data, result);
-    const auto expected =
-        oracle::evaluate<T>(options, {data.queries.begin(), data.queries.end()},
-                            {data.documents.begin(), data.documents.end()}, c.batch, c.batch, c.dim, negatives);
+    evaluate(context, options, c, extras, data, result);
+    oracle::Inputs<T> inputs;
+    inputs.batch = inputs.count = c.batch;
+    inputs.dim = c.dim;
+    inputs.queries.assign(data.queries.begin(), data.queries.end());
+    inputs.documents.assign(data.documents.begin(), data.documents.end());
+    inputs.negatives = negatives;
+    inputs.document_ids = extras.document_ids;
+    inputs.log_probability = extras.log_probability;
+    options.prefix_count = static_cast<int32_t>(extras.prefix_dims.size());
+    options.prefix_dims = extras.prefix_dims.data();
+    const auto expected = oracle::evaluate<T>(options, inputs);
     // What is computed in f32 is rounded once more to 16 bits.
     const double eps = static_cast<double>(std::numeric_limits<T>::epsilon());
     const double tolerance = sizeof(T) == 2 ? 2000 * 0x1p-23 + eps : 2000 * eps;
@@ -115,7 +155,8 @@ std::string check(const Case& timed) {
 template <class T>
 void run(benchmark::State& state, const Case& c) {
     static std::set<std::string> checked;
-    const std::string what = c.isa + std::to_string(c.dim) + (c.rounds == all ? "all" : "") + std::to_string(sizeof(T));
+    const std::string what = c.isa + std::to_string(c.dim) + (c.rounds == all ? "all" : "") +
+                             std::to_string(sizeof(T)) + "/" + std::to_string(static_cast<int>(c.variant));
     if (!checked.count(what)) {
         const std::string wrong = check<T>(c);
         if (!wrong.empty()) return state.SkipWithError(wrong.c_str());
@@ -124,6 +165,7 @@ void run(benchmark::State& state, const Case& c) {
 
     negcos::Context context = context_of(c);
     const negcos::Options options = options_of(c);
+    const Extras extras(c);
     Data<T> data(c.batch, c.dim);
     std::vector<int32_t> negatives(c.part == Part::sampling ? static_cast<std::size_t>(c.batch * c.rounds) : 0);
     negcos::Result result;
@@ -132,7 +174,7 @@ void run(benchmark::State& state, const Case& c) {
         if (c.part == Part::sampling)
             context.sample(options, c.batch, c.batch, negatives);
         else
-            evaluate(context, options, c, data, result);
+            evaluate(context, options, c, extras, data, result);
         benchmark::ClobberMemory();
     }
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
@@ -140,7 +182,7 @@ void run(benchmark::State& state, const Case& c) {
     const double batch = static_cast<double>(c.batch), dim = static_cast<double>(c.dim);
     const double pairs = c.rounds == all ? batch * batch : batch * (c.rounds + (c.part != Part::sampling));
     state.counters["ns/pair"] = seconds / pairs * 1e9;
-    if (c.part == Part::sampling) return;
+    if (c.part == Part::sampling || c.variant != Variant::plain) return;
     if (c.rounds == all) {
         const double flops = pairs * dim * (c.part == Part::gradients ? 6 : 2);
         state.counters["GFLOP/s"] = flops / seconds / 1e9;
@@ -157,10 +199,12 @@ void run(benchmark::State& state, const Case& c) {
 void add(const Case& c) {
     static const char* const dtypes[] = {"f32", "f64", "f16", "bf16"};
     static const char* const parts[] = {"forward", "gradients", "sampling"};
+    static const char* const variants[] = {"", "/both", "/prefixes", "/sigmoid", "/smoothed", "/corrected"};
     const std::string name = std::string(c.rounds == all ? "tiles" : "gather") + "/" + parts[static_cast<int>(c.part)] +
                              "/B:" + std::to_string(c.batch) + "/d:" + std::to_string(c.dim) +
                              "/rounds:" + (c.rounds == all ? "all" : std::to_string(c.rounds)) + "/" + c.isa + "/" +
-                             dtypes[c.dtype] + "/threads:" + std::to_string(c.threads);
+                             dtypes[c.dtype] + "/threads:" + std::to_string(c.threads) +
+                             variants[static_cast<int>(c.variant)];
     void (*const runs[])(benchmark::State&, const Case&) = {run<float>, run<double>, run<half::F16>, run<half::BF16>};
     benchmark::RegisterBenchmark(name.c_str(), [c, run = runs[c.dtype]](benchmark::State& state) { run(state, c); })
         ->UseRealTime()
@@ -192,6 +236,19 @@ int main(int argc, char** argv) {
     add({32, 64, 4, Part::gradients, most, best});
     add({4096, 128, 50, Part::gradients, most, best, NEGCOS_DTYPE_F64});
     add({4096, 128, all, Part::gradients, most, best, NEGCOS_DTYPE_F64});
+    // The rest of the family beside the plain loss; `./dev bench variants` gives the ratios.
+    for (const auto& [batch, dim, rounds] : {std::tuple<int64_t, int64_t, int32_t>{4096, 128, all},
+                                             {1024, 128, all},
+                                             {1024, 384, all},
+                                             {2048, 768, all},
+                                             {4096, 128, 50},
+                                             {4096, 384, 20},
+                                             {4096, 768, 20}})
+        for (const Variant variant : {Variant::plain, Variant::both, Variant::prefixes, Variant::sigmoid,
+                                      Variant::smoothed, Variant::corrected})
+            if (rounds == all || variant != Variant::both)
+                if (variant != Variant::plain || batch != 4096 || dim != 128)  // a headline already
+                    add({batch, dim, rounds, Part::gradients, 1, best, NEGCOS_DTYPE_F32, variant});
     // Rows of half the bytes, from each level of the memory: the batch of 1024 fits a second-level cache.
     for (const int64_t batch : {1024, 4096, 16384, 65536})
         for (const int64_t dim : {128, 512})

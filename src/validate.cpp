@@ -215,6 +215,9 @@ int32_t check_numbers(const char* name, const double* values, int64_t count, boo
 }
 
 int32_t check_positives(const negcos_batch& batch) {
+    if (batch.queries.rows > std::numeric_limits<int32_t>::max())  // else no more than documents
+        return fail(NEGCOS_STATUS_SHAPE, "%lld queries, expected at most 2147483647",
+                    static_cast<long long>(batch.queries.rows));
     for (int64_t i = 0; batch.positives && i < batch.queries.rows; ++i)
         if (batch.positives[i] < 0 || batch.positives[i] >= batch.documents.rows)
             return fail(NEGCOS_STATUS_VALUE, "batch.positives[%lld] is %lld, expected a row of the %lld documents",

@@ -227,6 +227,7 @@ TEST_SUITE("unit") {
         mistakes.push_back({NEGCOS_STATUS_VALUE, {"exclude"}, option(&O::exclude, 4)});
 
         mistakes.push_back({NEGCOS_STATUS_VALUE, {"prefix_count"}, option(&O::prefix_count, -1)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, {"prefix_count"}, option(&O::prefix_count, 33)});
         mistakes.push_back(
             {NEGCOS_STATUS_NULL_ARGUMENT, {"prefix_dims"}, [](Call& c) { c.options.prefix_dims = nullptr; }});
         for (const std::vector<int32_t>& dims :

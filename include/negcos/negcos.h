@@ -218,9 +218,9 @@ typedef struct negcos_options {
     double hardness;        /* 0; finite */
     double false_negative_margin; /* +Inf = off: negatives with cos > cos(positive) + this are dropped */
     int32_t correction;           /* NEGCOS_CORRECTION_, ALL_CANDIDATES: what log_probability corrects */
-    int32_t prefix_count;         /* 0 = off: P nested prefixes (Matryoshka). The loss is then the sum over p of
-                                     prefix_weights[p] times the loss of the first prefix_dims[p] columns; metrics, logits,
-                                     excluded and zero_rows are those of the last prefix */
+    int32_t prefix_count; /* 0 = off, at most 32: P nested prefixes (Matryoshka). The loss is then the sum over p of
+                             prefix_weights[p] times the loss of the first prefix_dims[p] columns; metrics, logits,
+                             excluded and zero_rows are those of the last prefix */
     const int32_t* prefix_dims;   /* P column counts, rising, in [1, d]; read during the call only */
     const double* prefix_weights; /* P finite weights, >= 0; NULL = 1 each; read during the call only */
 } negcos_options;

@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-NAME = re.compile(r"(gather|tiles)/(\w+)/B:(\d+)/d:(\d+)/rounds:(\w+)/(\w+)/(\w+)/threads:(\d+)")
+NAME = re.compile(r"(gather|tiles)/(\w+)/B:(\d+)/d:(\d+)/rounds:(\w+)/(\w+)/(\w+)/threads:(\d+)(?:/real_time)?$")
 
 
 def rows(path):

@@ -328,6 +328,7 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int
         for (int64_t p = 0; p < levels; ++p) moment[p] = 0;
         IncomingWalk walk(t.incoming, j);
         while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
+            for (int64_t k = 0; k < n && levels > 1; ++k) __builtin_prefetch(t.edges + edge[k] * record);
             for (int64_t k = 0; k < n; ++k) {
                 const T* in = t.edges + edge[k] * record;
                 for (int64_t p = 0; p < levels; ++p) coefficient[p * kIncomingEdges + k] = in[p];

@@ -3,9 +3,11 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <functional>
 #include <limits>
 #include <sstream>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "commands.hpp"
@@ -48,11 +50,15 @@ void add_number(CLI::App& app, const std::string& option, Value& value, T normal
         ->default_str(text_of(normal));
 }
 
+std::vector<std::string> words_of(std::span<const Name> names) {
+    std::vector<std::string> words;
+    for (const Name& name : names) words.emplace_back(name.text);
+    return words;
+}
+
 template <class Value>
 void add_name(CLI::App& app, const std::string& option, Value& value, std::span<const Name> names, int32_t normal,
               const std::string& help) {
-    std::vector<std::string> words;
-    for (const Name& name : names) words.push_back(name.text);
     app.add_option_function<std::string>(
            option,
            [&value, names](const std::string& word) {
@@ -62,7 +68,31 @@ void add_name(CLI::App& app, const std::string& option, Value& value, std::span<
            help)
         ->type_name("NAME")
         ->default_str(name_of(names, normal))
-        ->check(CLI::IsMember(words));
+        ->check(CLI::IsMember(words_of(names)));
+}
+
+// Values with commas between them; the option may also be repeated.
+void add_list(CLI::App& app, const std::string& option, const std::string& type,
+              std::function<void(const std::string&)> take, const std::string& help) {
+    app.add_option_function<std::vector<std::string>>(
+           option,
+           [take = std::move(take)](const std::vector<std::string>& lists) {
+               for (const std::string& list : lists) {
+                   std::istringstream rest(list + ",");  // "a,,b" and "a," have an empty value, which `take` refuses
+                   for (std::string word; std::getline(rest, word, ',');) take(word);
+               }
+           },
+           help)
+        ->type_name(type + "," + type)
+        ->type_size(1)
+        ->allow_extra_args(false);
+}
+
+template <class T>
+void add_numbers(CLI::App& app, const std::string& option, std::vector<T>& values, const std::string& help) {
+    add_list(
+        app, option, std::is_floating_point_v<T> ? "X" : "N",
+        [&values, option](const std::string& word) { values.push_back(number<T>(option, word)); }, help);
 }
 
 void add_file(CLI::App& app, const std::string& option, std::optional<std::string>& value, const char* type,
@@ -73,31 +103,67 @@ void add_file(CLI::App& app, const std::string& option, std::optional<std::strin
 }
 
 void define_loss(CLI::App& app, LossArguments& a) {
+    Options& o = a.options;
     app.add_option("queries", a.queries, "B x d queries")->type_name("QUERIES.npy")->required();
-    app.add_option("documents", a.documents, "M x d documents, M >= B; row i is the positive of query i")
+    app.add_option("documents", a.documents, "M x d documents; without --positives M >= B, and row i is query i's")
         ->type_name("DOCUMENTS.npy")
         ->required();
 
     app.option_defaults()->group("What is computed");
-    add_name(app, "--objective", a.options.objective, kObjectives, a.options.objective,
-             "softmax over a query's own candidates, or as the original layer's code does it, over the batch");
-    add_name(app, "--similarity", a.options.similarity, kSimilarities, a.options.similarity, "of query and document");
-    add_number(app, "--scale", a.options.scale, a.options.scale, "factor of the similarities");
-    add_number(app, "--temperature", a.options.temperature, a.options.temperature, "divisor of the similarities, > 0");
-    add_name(app, "--direction", a.options.direction, kDirections, a.options.direction, "which side is ranked");
-    add_name(app, "--reduction", a.options.reduction, kReductions, a.options.reduction, "of the queries' losses");
+    add_name(app, "--objective", o.objective, kObjectives, o.objective,
+             "softmax over a query's own candidates; batch-softmax: over the batch's positives, as the\n"
+             "original layer's code does it; sigmoid: each candidate by itself; decoupled: softmax over\n"
+             "the negatives alone");
+    add_name(app, "--similarity", o.similarity, kSimilarities, o.similarity, "of query and document");
+    add_number(app, "--scale", o.scale, o.scale, "factor of the similarities");
+    add_number(app, "--temperature", o.temperature, o.temperature, "divisor of the similarities, > 0");
+    add_number(app, "--norm-floor", o.norm_floor, o.norm_floor, "norms below it count as it");
+    add_number(app, "--margin", o.margin, o.margin, "taken from the positive's similarity");
+    add_number(app, "--hardness", o.hardness, o.hardness,
+               "times a negative's similarity, as a constant, is added to its logit");
+    add_file(app, "--log-probability", a.log_probability, "IN.npy",
+             "M ('<f8'): log Q of each document to be drawn, taken from the logits");
+    add_name(app, "--correction", o.correction, kCorrections, o.correction, "whose logits --log-probability corrects");
+    add_number(app, "--bias", o.bias, o.bias, "added to the logits; sigmoid only");
+    add_number(app, "--label-smoothing", o.label_smoothing, o.label_smoothing,
+               "share of the target spread over all candidates, in [0, 1); softmax only");
+    add_name(app, "--direction", o.direction, kDirections, o.direction,
+             "which side is ranked; both: the mean of the two, with --sampling all and M = B");
+    add_file(app, "--weights", a.weights, "IN.npy", "B ('<f8'): weights of the queries' losses, 0 or more [1 each]");
+    add_name(app, "--reduction", o.reduction, kReductions, o.reduction, "of the queries' losses");
+    add_numbers(app, "--prefix-dims", a.prefix_dims,
+                "rising: the loss is the sum of those of the first N columns (Matryoshka) [all columns]");
+    add_numbers(app, "--prefix-weights", a.prefix_weights, "of the prefixes' losses, as many, 0 or more [1 each]");
 
-    app.option_defaults()->group("Negatives");
-    add_name(app, "--sampling", a.sampling, kSamplings, a.options.sampling, "where the negatives come from");
-    add_number(app, "--rounds", a.rounds, a.options.rounds, "negatives per query; all: no matter");
-    add_number(app, "--seed", a.options.seed, a.options.seed, "key of the draws, with --step");
-    add_number(app, "--step", a.options.step, a.options.step, "training step: each draws new negatives from one seed");
+    app.option_defaults()->group("Candidates");
+    add_file(app, "--positives", a.positives, "IN.npy", "B ('<i8'): the row of each query's positive [row i]");
+    add_name(app, "--sampling", a.sampling, kSamplings, o.sampling, "where the negatives come from");
+    add_number(app, "--rounds", a.rounds, o.rounds, "negatives per query; all: no matter");
+    add_number(app, "--seed", o.seed, o.seed, "key of the draws, with --step");
+    add_number(app, "--step", o.step, o.step, "training step: each draws new negatives from one seed");
     add_file(app, "--negatives", a.negatives, "IN.npy",
              "B x rounds rows of the documents ('<i4'), -1 = absent; implies --sampling given");
+    add_file(app, "--hard-negatives", a.hard_negatives, "IN.npy",
+             "(B*H) x d: H more negatives for each query alone, query 0's first");
+    add_list(
+        app, "--exclude", "NAME",
+        [&o](const std::string& word) {
+            const std::string wrong = CLI::IsMember(words_of(kExclusions))(word);
+            if (!wrong.empty()) throw CLI::ValidationError("--exclude", wrong);
+            for (const Name& name : kExclusions)
+                if (word == name.text) o.exclude |= name.value;
+        },
+        "drop negatives; same-document-id: those with the positive's document id; same-query-id: the\n"
+        "positives of queries with the query's id [none]");
+    add_file(app, "--document-ids", a.document_ids, "IN.npy", "M ('<i8'), for --exclude same-document-id");
+    add_file(app, "--query-ids", a.query_ids, "IN.npy", "B ('<i8'), for --exclude same-query-id");
+    add_number(app, "--false-negative-margin", o.false_negative_margin, o.false_negative_margin,
+               "drop negatives that are more similar than the positive by more than X; inf: none");
 
     app.option_defaults()->group("How it is computed");
     add_file(app, "--isa", a.isa, "NAME",
-             "instruction set: scalar, avx2, avx512 or neon [the best one, capped by NEGCOS_ISA in the environment]");
+             "instruction set: scalar, avx2, avx512 or neon [the best one, capped by NEGCOS_ISA in the\n"
+             "environment]");
     add_number(app, "--threads", a.threads, a.threads,
                "0 = all this process may use, capped by NEGCOS_THREADS in the environment");
     add_name(app, "--threading", a.threading, kThreadings, a.threading, "what runs the threads");
@@ -105,18 +171,24 @@ void define_loss(CLI::App& app, LossArguments& a) {
     app.option_defaults()->group("Output");
     add_file(app, "--losses", a.losses, "OUT.npy", "B x 1: the loss of each query");
     add_file(app, "--hit-probability", a.hit_probability, "OUT.npy", "B x 1: exp(-loss) of each query");
+    add_file(app, "--logits", a.logits, "OUT.npy",
+             "B x (1 + rounds + H): the positive's first, -Inf where absent or dropped; not with all");
     add_file(app, "--grad-queries", a.grad_queries, "OUT.npy", "B x d: d loss / d queries");
     add_file(app, "--grad-documents", a.grad_documents, "OUT.npy", "M x d: d loss / d documents");
+    add_file(app, "--grad-hard-negatives", a.grad_hard_negatives, "OUT.npy", "(B*H) x d: d loss / d hard negatives");
     add_file(app, "--save-negatives", a.save_negatives, "OUT.npy",
              "B x rounds: the negatives used ('<i4'); not with all");
     app.add_flag("--json", a.json,
                  "print one JSON object, with the SHA-256 of all outputs; a number that is not finite is null");
 
     app.footer(
-        "Files are .npy, little-endian '<f2', '<f4' or '<f8', C order, two-dimensional; outputs keep the inputs' type. "
-        "They\nappear when everything has succeeded, or not at all. Values that this version cannot do are answered "
-        "by an error.\n\"milliseconds\" is the time of the one call of negcos_evaluate, without reading and writing "
-        "files. An error is one\nline on standard error and exit status 2.");
+        "Files are .npy, little-endian, C order: matrices '<f2', '<f4' or '<f8', all alike, of two dimensions, lists "
+        "of M or B\nnumbers also of one. Outputs are of the queries' type, and appear when everything has succeeded, "
+        "or "
+        "not at all.\nOptions that exclude each other are an error that names the two. An error is one line on "
+        "standard "
+        "error and exit\nstatus 2. \"milliseconds\" is the time of the one call of negcos_evaluate, without reading "
+        "and writing files.");
 }
 
 }  // namespace

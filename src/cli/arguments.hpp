@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "negcos/negcos.hpp"
 
@@ -40,16 +41,25 @@ inline constexpr Name kDirections[] = {{"query-to-document", NEGCOS_DIRECTION_QU
                                        {"both", NEGCOS_DIRECTION_BOTH}};
 inline constexpr Name kDtypes[] = {
     {"f32", NEGCOS_DTYPE_F32}, {"f64", NEGCOS_DTYPE_F64}, {"f16", NEGCOS_DTYPE_F16}, {"bf16", NEGCOS_DTYPE_BF16}};
+inline constexpr Name kExclusions[] = {{"same-document-id", NEGCOS_EXCLUDE_SAME_DOCUMENT_ID},
+                                       {"same-query-id", NEGCOS_EXCLUDE_SAME_QUERY_ID}};
+inline constexpr Name kCorrections[] = {{"all-candidates", NEGCOS_CORRECTION_ALL_CANDIDATES},
+                                        {"negatives-only", NEGCOS_CORRECTION_NEGATIVES_ONLY}};
 
 const char* name_of(std::span<const Name> names, int32_t value) noexcept;
 
 struct LossArguments {
     std::string queries, documents;
-    Options options;
+    Options options;                          // without pointers: prefixes are below
     std::optional<int32_t> sampling, rounds;  // as far as they were given
     int32_t threads = 0, threading = NEGCOS_THREADING_DEFAULT;
     std::optional<std::string> isa;
-    std::optional<std::string> negatives, save_negatives, hit_probability, losses, grad_queries, grad_documents;
+    std::vector<int32_t> prefix_dims;
+    std::vector<double> prefix_weights;
+    // Input files, output files.
+    std::optional<std::string> hard_negatives, positives, negatives, document_ids, query_ids, log_probability, weights;
+    std::optional<std::string> losses, hit_probability, logits, grad_queries, grad_documents, grad_hard_negatives,
+        save_negatives;
     bool json = false;
 };
 

@@ -113,10 +113,10 @@ void write_output(const Output& output, const std::string& path, int flags) {
 
 }  // namespace
 
-Array read_array(const std::string& path, std::initializer_list<NpyType> accepted) {
+Array read_array(const std::string& path, std::initializer_list<NpyType> accepted, NpyShape expected) {
     try {
         Array array{{}, read_file(path)};
-        array.header = parse_npy(array.bytes, accepted);
+        array.header = parse_npy(array.bytes, accepted, expected);
         if (array.header.offset % npy_size(array.header.type) != 0) {
             array.bytes.erase(array.bytes.begin(), array.bytes.begin() + static_cast<ptrdiff_t>(array.header.offset));
             array.header.offset = 0;

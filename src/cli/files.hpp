@@ -28,7 +28,8 @@ struct Array {
 };
 
 // Throws Failure naming the file. The elements are aligned.
-Array read_array(const std::string& path, std::initializer_list<NpyType> accepted);
+Array read_array(const std::string& path, std::initializer_list<NpyType> accepted,
+                 NpyShape expected = NpyShape::matrix);
 
 // Writes to standard output at once; throws Failure when not all of it could be written.
 void print(std::string_view text);

@@ -3,7 +3,9 @@
 // negcos loss: reads the arrays, evaluates once, prints the numbers and writes the arrays that were asked for.
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <bit>
+#include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <limits>
@@ -75,17 +77,90 @@ void settle_sampling(const LossArguments& a, const Array* negatives, int64_t que
     options.rounds = static_cast<int32_t>(h.cols);
 }
 
-// The library speaks of its own arguments; put the file's name in front.
-[[noreturn]] void explain(const Error& error, const LossArguments& a) {
+// What needs another option and would play no part without it.
+void check_needs(const LossArguments& a) {
+    const auto needs = [](bool there, const char* what, bool has, const char* other) {
+        if (there && !has) throw Failure(std::string(what) + " needs " + other);
+    };
+    const Options& o = a.options;
+    const bool by_document = o.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID;
+    const bool by_query = o.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID;
+    const auto has = [](const std::optional<std::string>& file) { return file.has_value(); };
+    needs(by_document, "--exclude same-document-id", has(a.document_ids), "--document-ids IN.npy");
+    needs(by_query, "--exclude same-query-id", has(a.query_ids), "--query-ids IN.npy");
+    needs(has(a.document_ids), "--document-ids", by_document, "--exclude same-document-id");
+    needs(has(a.query_ids), "--query-ids", by_query, "--exclude same-query-id");
+    needs(has(a.grad_hard_negatives), "--grad-hard-negatives", has(a.hard_negatives), "--hard-negatives IN.npy");
+    needs(o.correction != NEGCOS_CORRECTION_ALL_CANDIDATES, "--correction", has(a.log_probability),
+          "--log-probability IN.npy");
+    if (!a.prefix_weights.empty() && a.prefix_weights.size() != a.prefix_dims.size())
+        throw Failure("--prefix-weights has " + std::to_string(a.prefix_weights.size()) + " numbers, expected " +
+                      std::to_string(a.prefix_dims.size()) + ", as many as --prefix-dims");
+}
+
+// The input files, each with the name of its field in negcos_batch.
+std::vector<std::pair<std::string, std::string>> inputs_of(const LossArguments& a) {
+    std::vector<std::pair<std::string, std::string>> inputs = {{"queries", a.queries}, {"documents", a.documents}};
+    const auto add = [&](const char* field, const std::optional<std::string>& path) {
+        if (path) inputs.emplace_back(field, *path);
+    };
+    add("hard_negatives", a.hard_negatives);
+    add("positives", a.positives);
+    add("negatives", a.negatives);
+    add("document_ids", a.document_ids);
+    add("query_ids", a.query_ids);
+    add("log_probability", a.log_probability);
+    add("weights", a.weights);
+    return inputs;
+}
+
+// A word of the library's, as the command line has it: options for fields, and names for enumerators.
+std::string translated(const std::string& word) {
+    const size_t dot = word.find('.');
+    const std::string holder = word.substr(0, dot);
+    if (word == "isa") return "--isa";
+    if (word == "negcos_isa_name") return "negcos info";
+    std::string text = dot == std::string::npos ? word : word.substr(dot + 1);
+    std::replace(text.begin(), text.end(), '_', '-');
+    if (dot != std::string::npos) {
+        if (holder != "options" && holder != "batch" && holder != "result") return word;
+        if (text == "queries" || text == "documents") return text;
+        if (text == "prefix-count") return "--prefix-dims";
+        return (holder == "result" && text == "negatives" ? "--save-" : "--") + text;
+    }
+    if (std::any_of(word.begin(), word.end(), [](unsigned char c) { return std::islower(c); })) return word;
+    for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    for (const std::span<const Name> names : {std::span<const Name>(kObjectives), std::span<const Name>(kSamplings),
+                                              std::span<const Name>(kDirections), std::span<const Name>(kThreadings)})
+        for (const Name& name : names)
+            if (text == name.text) return text;
+    return word;
+}
+
+// The library speaks of its own fields: say it in options, and put in front the file that a sentence begins with.
+Failure explain(const Error& error, const LossArguments& a) {
     const std::string sentence = error.what();
-    if (sentence.starts_with("batch.queries")) throw Failure(a.queries + ": " + sentence);
-    if (sentence.starts_with("batch.documents")) throw Failure(a.documents + ": " + sentence);
-    if (sentence.starts_with("batch.negatives") && a.negatives) throw Failure(*a.negatives + ": " + sentence);
-    throw error;
+    std::string text, word;
+    for (const auto& [field, path] : inputs_of(a))
+        if (const std::string name = "batch." + field;
+            sentence.starts_with(name) && (sentence[name.size()] == ' ' || sentence[name.size()] == '['))
+            text = path + ": ";
+    if (sentence.starts_with("options.prefix_count")) text = "the number of ";
+    for (const char c : sentence + " ") {
+        if (std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.') {
+            word += c;
+        } else {
+            text += translated(word) + c;
+            word.clear();
+        }
+    }
+    text.pop_back();
+    return Failure(text);
 }
 
 // SHA-256 of the numbers and of the elements of every array that was asked for, in this order and as they lie in memory
-// on a little-endian machine: two calls with equal digests gave the same bits.
+// on a little-endian machine: two calls with equal digests gave the same bits. The last two numbers are left out where
+// they are 0, so that a call without the options that they belong to keeps the digest it always had.
 std::string digest_of(const Result& result, const std::vector<Target*>& targets) {
     static_assert(std::endian::native == std::endian::little);
     const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> state(EVP_MD_CTX_new(), EVP_MD_CTX_free);
@@ -95,6 +170,8 @@ std::string digest_of(const Result& result, const std::vector<Target*>& targets)
     add(numbers, sizeof numbers);
     add(&result.zero_rows, sizeof result.zero_rows);
     for (const Target* target : targets) add(target->elements.data(), target->size());
+    if (result.excluded != 0) add(&result.excluded, sizeof result.excluded);
+    if (result.grad_bias != 0) add(&result.grad_bias, sizeof result.grad_bias);
     unsigned char bytes[EVP_MAX_MD_SIZE];
     unsigned size = 0;
     if (!good || !EVP_DigestFinal_ex(state.get(), bytes, &size)) throw Failure("libcrypto could not compute a SHA-256");
@@ -110,53 +187,83 @@ std::string decimal(double value) {
     return text;
 }
 
-}  // namespace
-
-void run_loss(const LossArguments& a) {
+void compute(const LossArguments& a) {
     if (a.threading == NEGCOS_THREADING_CALLBACK)
         throw Failure("--threading callback: the command has no threads of a caller's, expected another one");
     if (a.negatives && a.sampling && *a.sampling != NEGCOS_SAMPLING_GIVEN)
         throw Failure(std::string("--sampling ") + name_of(kSamplings, *a.sampling) +
                       " contradicts --negatives, which implies given");
+    check_needs(a);
 
-    Target losses{"--losses", a.losses}, hits{"--hit-probability", a.hit_probability};
+    Target losses{"--losses", a.losses}, hits{"--hit-probability", a.hit_probability}, logits{"--logits", a.logits};
     Target grad_queries{"--grad-queries", a.grad_queries}, grad_documents{"--grad-documents", a.grad_documents};
+    Target grad_hard_negatives{"--grad-hard-negatives", a.grad_hard_negatives};
     Target drawn{"--save-negatives", a.save_negatives};
     std::vector<Target*> targets;
-    for (Target* target : {&losses, &hits, &grad_queries, &grad_documents, &drawn})
+    for (Target* target : {&losses, &hits, &logits, &grad_queries, &grad_documents, &grad_hard_negatives, &drawn})
         if (target->path) targets.push_back(target);
 
-    std::vector<std::string> inputs = {a.queries, a.documents};
-    if (a.negatives) inputs.push_back(*a.negatives);
+    std::vector<std::string> inputs;
+    for (const auto& [field, path] : inputs_of(a)) inputs.push_back(path);
     std::vector<Output> outputs;
     for (const Target* target : targets) outputs.push_back({target->option, *target->path, {}, {}});
     check_outputs(inputs, outputs);
 
     const Array queries = read_array(a.queries, kFloats), documents = read_array(a.documents, kFloats);
-    std::optional<Array> negatives;
+    std::optional<Array> negatives, hard_negatives;
     if (a.negatives) negatives = read_array(*a.negatives, {NpyType::i4});
+    if (a.hard_negatives) hard_negatives = read_array(*a.hard_negatives, kFloats);
     const NpyType type = queries.header.type;
-    if (documents.header.type != type)
-        throw Failure(a.documents + ": its elements are '" + npy_descr(documents.header.type) + "', expected '" +
-                      npy_descr(type) + "' as in " + a.queries);
+    const auto check_type = [&](const std::string& path, const Array& array) {
+        if (array.header.type != type)
+            throw Failure(path + ": its elements are '" + npy_descr(array.header.type) + "', expected '" +
+                          npy_descr(type) + "' as in " + a.queries);
+    };
+    check_type(a.documents, documents);
+    if (hard_negatives) check_type(*a.hard_negatives, *hard_negatives);
 
-    const int64_t rows = queries.header.rows, dim = queries.header.cols;
+    const int64_t rows = queries.header.rows, count = documents.header.rows, dim = queries.header.cols;
     Options options = a.options;
     settle_sampling(a, negatives ? &*negatives : nullptr, rows, options);
+    options.prefix_count = static_cast<int32_t>(a.prefix_dims.size());
+    if (!a.prefix_dims.empty()) options.prefix_dims = a.prefix_dims.data();
+    if (!a.prefix_weights.empty()) options.prefix_weights = a.prefix_weights.data();
 
     Batch batch(view_of(queries), view_of(documents));
     if (negatives) batch.negatives = static_cast<const int32_t*>(negatives->data());
+    if (hard_negatives) batch.hard_negatives = view_of(*hard_negatives);
+    std::vector<Array> lists;
+    const auto read_list = [&](const std::optional<std::string>& path, NpyType element,
+                               bool of_queries) -> const void* {
+        if (!path) return nullptr;
+        lists.push_back(read_array(*path, {element}, NpyShape::list));
+        const int64_t have = lists.back().header.rows, expected = of_queries ? rows : count;
+        if (have != expected)
+            throw Failure(*path + ": " + std::to_string(have) + " numbers, expected " + std::to_string(expected) +
+                          ", as many as " + (of_queries ? "queries" : "documents"));
+        return lists.back().data();
+    };
+    batch.positives = static_cast<const int64_t*>(read_list(a.positives, NpyType::i8, true));
+    batch.document_ids = static_cast<const int64_t*>(read_list(a.document_ids, NpyType::i8, false));
+    batch.query_ids = static_cast<const int64_t*>(read_list(a.query_ids, NpyType::i8, true));
+    batch.log_probability = static_cast<const double*>(read_list(a.log_probability, NpyType::f8, false));
+    batch.weights = static_cast<const double*>(read_list(a.weights, NpyType::f8, true));
 
     losses.shape(type, rows, 1);
     hits.shape(type, rows, 1);
+    const int64_t hard_rows = batch.hard_negatives.rows;
+    logits.shape(type, rows, 1 + int64_t{options.rounds} + (rows > 0 ? hard_rows / rows : 0));
     grad_queries.shape(type, rows, dim);
-    grad_documents.shape(type, documents.header.rows, dim);
+    grad_documents.shape(type, count, dim);
+    grad_hard_negatives.shape(type, hard_rows, dim);
     drawn.shape(NpyType::i4, rows, options.rounds);
     Result result;
     result.losses = losses.matrix();
     result.hit_probability = hits.matrix();
+    result.logits = logits.matrix();
     result.grad_queries = grad_queries.matrix();
     result.grad_documents = grad_documents.matrix();
+    result.grad_hard_negatives = grad_hard_negatives.matrix();
     if (drawn.path) result.negatives = reinterpret_cast<int32_t*>(drawn.elements.data());
 
     ContextOptions context_options;
@@ -167,11 +274,7 @@ void run_loss(const LossArguments& a) {
     Context context(context_options);
 
     const auto start = std::chrono::steady_clock::now();
-    try {
-        context.evaluate(options, batch, result);
-    } catch (const Error& error) {
-        explain(error, a);
-    }
+    context.evaluate(options, batch, result);
     const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
 
     outputs.clear();
@@ -179,9 +282,9 @@ void run_loss(const LossArguments& a) {
     OutputFiles files;
     files.stage(outputs);
 
-    const int64_t rounds = options.sampling != NEGCOS_SAMPLING_ALL ? int64_t{options.rounds}
-                           : documents.header.rows > 0             ? documents.header.rows - 1
-                                                                   : 0;
+    const int64_t rounds = options.sampling != NEGCOS_SAMPLING_ALL ? options.rounds : std::max(count - 1, int64_t{0});
+    const char* const sampling = name_of(kSamplings, options.sampling);
+    const char* const objective = name_of(kObjectives, options.objective);
     const char* const dtype = name_of(kDtypes, batch.queries.dtype);
     const char* const threading = name_of(kThreadings, context_options.threading);
     if (a.json) {
@@ -190,7 +293,7 @@ void run_loss(const LossArguments& a) {
                                                {"mean_reciprocal_rank", result.mean_reciprocal_rank},
                                                {"grad_scale", result.grad_scale},
                                                {"batch", rows},
-                                               {"documents", documents.header.rows},
+                                               {"documents", count},
                                                {"dim", dim},
                                                {"rounds", rounds},
                                                {"dtype", dtype},
@@ -200,28 +303,47 @@ void run_loss(const LossArguments& a) {
                                                {"zero_rows", result.zero_rows},
                                                {"excluded", result.excluded},
                                                {"milliseconds", elapsed.count()},
+                                               {"grad_bias", result.grad_bias},
+                                               {"objective", objective},
+                                               {"sampling", sampling},
+                                               {"seed", options.seed},
+                                               {"step", options.step},
                                                {"digest", digest_of(result, targets)}};
         print(object.dump() + "\n");
     } else {
-        print(table({{"loss", decimal(result.loss)},
-                     {"accuracy", decimal(result.accuracy)},
-                     {"mean reciprocal rank", decimal(result.mean_reciprocal_rank)},
-                     {"d loss / d scale", decimal(result.grad_scale)},
-                     {"batch", std::to_string(rows)},
-                     {"documents", std::to_string(documents.header.rows)},
-                     {"dim", std::to_string(dim)},
-                     {"rounds", std::to_string(rounds)},
-                     {"sampling", name_of(kSamplings, options.sampling)},
-                     {"objective", name_of(kObjectives, options.objective)},
-                     {"dtype", dtype},
-                     {"isa", context.isa()},
-                     {"threads", std::to_string(context.threads())},
-                     {"threading", threading},
-                     {"zero rows", std::to_string(result.zero_rows)},
-                     {"excluded", std::to_string(result.excluded)},
-                     {"milliseconds", decimal(elapsed.count())}}));
+        std::vector<std::pair<std::string, std::string>> lines = {
+            {"loss", decimal(result.loss)},
+            {"accuracy", decimal(result.accuracy)},
+            {"mean reciprocal rank", decimal(result.mean_reciprocal_rank)},
+            {"d loss / d scale", decimal(result.grad_scale)}};
+        if (options.objective == NEGCOS_OBJECTIVE_SIGMOID)
+            lines.emplace_back("d loss / d bias", decimal(result.grad_bias));
+        lines.insert(lines.end(), {{"batch", std::to_string(rows)},
+                                   {"documents", std::to_string(count)},
+                                   {"dim", std::to_string(dim)},
+                                   {"rounds", std::to_string(rounds)},
+                                   {"sampling", sampling},
+                                   {"objective", objective},
+                                   {"dtype", dtype},
+                                   {"isa", context.isa()},
+                                   {"threads", std::to_string(context.threads())},
+                                   {"threading", threading},
+                                   {"zero rows", std::to_string(result.zero_rows)},
+                                   {"excluded", std::to_string(result.excluded)},
+                                   {"milliseconds", decimal(elapsed.count())}});
+        print(table(lines));
     }
     files.commit();
+}
+
+}  // namespace
+
+void run_loss(const LossArguments& arguments) {
+    try {
+        compute(arguments);
+    } catch (const Error& error) {
+        throw explain(error, arguments);
+    }
 }
 
 }  // namespace negcos::cli

@@ -167,8 +167,10 @@ const char* npy_descr(NpyType type) noexcept {
             return "<f4";
         case NpyType::f8:
             return "<f8";
-        default:
+        case NpyType::i4:
             return "<i4";
+        default:
+            return "<i8";
     }
 }
 
@@ -177,13 +179,14 @@ size_t npy_size(NpyType type) noexcept {
         case NpyType::f2:
             return 2;
         case NpyType::f8:
+        case NpyType::i8:
             return 8;
         default:
             return 4;
     }
 }
 
-NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyType> accepted) {
+NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyType> accepted, NpyShape expected) {
     const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
     const auto byte_at = [&](size_t i) { return static_cast<uint8_t>(bytes[i]); };
     if (!bytes.starts_with(kMagic)) throw NpyError(bytes.empty() ? "the file is empty" : "not a .npy file");
@@ -205,20 +208,24 @@ NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyTy
     dictionary.parse();
     const NpyType type = type_of(*dictionary.descr, accepted);
     const Dictionary::Shape& shape = *dictionary.shape;
-    if (shape.dimensions != 2)
+    const bool flat = expected == NpyShape::list && shape.dimensions == 1;
+    const int64_t rows = shape.rows, cols = flat ? 1 : shape.cols;
+    if (expected == NpyShape::matrix && shape.dimensions != 2)
         throw NpyError("its shape is " + quoted(shape.text) + ", expected 2 dimensions, got " +
                        std::to_string(shape.dimensions));
+    if (expected == NpyShape::list && !flat && (shape.dimensions != 2 || cols != 1))
+        throw NpyError("its shape is " + quoted(shape.text) + ", expected (N,) or (N, 1)");
     if (*dictionary.fortran_order) throw NpyError("it is in Fortran order, expected C order (fortran_order: False)");
 
     const size_t offset = start + length, have = bytes.size() - offset;
     uint64_t needed = 0;
-    if (__builtin_mul_overflow(static_cast<uint64_t>(shape.rows), static_cast<uint64_t>(shape.cols), &needed) ||
+    if (__builtin_mul_overflow(static_cast<uint64_t>(rows), static_cast<uint64_t>(cols), &needed) ||
         __builtin_mul_overflow(needed, uint64_t{npy_size(type)}, &needed))
         throw NpyError("its shape " + quoted(shape.text) + " is larger than the address space");
     if (needed != have)
         throw NpyError(std::to_string(have) + " bytes of elements, expected " + std::to_string(needed) + " for shape " +
                        quoted(shape.text) + " of '" + npy_descr(type) + "'");
-    return {type, shape.rows, shape.cols, offset};
+    return {type, rows, cols, offset};
 }
 
 std::string npy_preamble(NpyType type, int64_t rows, int64_t cols) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// NumPy's .npy format, as far as the command uses it: two-dimensional, C order, little-endian. The parser works on
-// bytes in memory and trusts none of them.
+// NumPy's .npy format, as far as the command uses it: one or two dimensions, C order, little-endian. The parser works
+// on bytes in memory and trusts none of them.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,10 @@
 
 namespace negcos::cli {
 
-enum class NpyType { f2, f4, f8, i4 };
+enum class NpyType { f2, f4, f8, i4, i8 };
+
+// Two dimensions, or a list of numbers: one dimension, or two and a single column.
+enum class NpyShape { matrix, list };
 
 // NumPy's name of the type, e.g. "<f4", and the size of an element in bytes.
 const char* npy_descr(NpyType type) noexcept;
@@ -31,7 +34,8 @@ struct NpyHeader {
 };
 
 // Format versions 1.0, 2.0 and 3.0. Throws NpyError unless `file` is a whole file with elements of an accepted type.
-NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyType> accepted);
+NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyType> accepted,
+                    NpyShape expected = NpyShape::matrix);
 
 // Everything before the elements, version 1.0, padded so that they start at a multiple of 64.
 std::string npy_preamble(NpyType type, int64_t rows, int64_t cols);

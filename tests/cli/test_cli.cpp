@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "../half.hpp"
@@ -19,6 +20,7 @@ namespace {
 
 using namespace harness;
 namespace fs = std::filesystem;
+using negcos::cli::NpyShape;
 using negcos::cli::NpyType;
 
 std::string read_file(const fs::path& path) {
@@ -34,15 +36,23 @@ void write_file(const fs::path& path, const std::string& bytes) {
 }
 
 template <class T>
-constexpr NpyType npy_type = sizeof(T) == 8          ? NpyType::f8
-                             : sizeof(T) == 2        ? NpyType::f2
-                             : std::is_integral_v<T> ? NpyType::i4
-                                                     : NpyType::f4;
+constexpr NpyType npy_type = std::is_integral_v<T> ? (sizeof(T) == 8 ? NpyType::i8 : NpyType::i4)
+                             : sizeof(T) == 8      ? NpyType::f8
+                             : sizeof(T) == 2      ? NpyType::f2
+                                                   : NpyType::f4;
 
 template <class T>
 std::string npy(const std::vector<T>& values, int64_t rows, int64_t cols) {
     return negcos::cli::npy_preamble(npy_type<T>, rows, cols) +
            std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+}
+
+// Of one dimension, as numpy.save writes it but for the spaces.
+template <class T>
+std::string npy(const std::vector<T>& values) {
+    std::string bytes = npy(values, static_cast<int64_t>(values.size()), 1);
+    bytes.replace(bytes.find(", 1)"), 4, ",)  ");
+    return bytes;
 }
 
 template <class T>
@@ -135,7 +145,7 @@ void agrees_with_library() {
     CHECK(elements<int32_t>(read_file(folder.path / "n.npy"), 50, 7) == expected.negatives);
 
     const auto object = nlohmann::json::parse(folder.out);
-    CHECK(object.size() == 16);
+    CHECK(object.size() == 21);
     CHECK(object["loss"] == expected.numbers.loss);
     CHECK(object["accuracy"] == expected.numbers.accuracy);
     CHECK(object["mean_reciprocal_rank"] == expected.numbers.mean_reciprocal_rank);
@@ -151,8 +161,13 @@ void agrees_with_library() {
     CHECK(object["zero_rows"] == 0);
     CHECK(object["excluded"] == 0);
     CHECK(object["milliseconds"].get<double>() > 0);
+    CHECK(object["grad_bias"] == 0);
+    CHECK(object["objective"] == "softmax");
+    CHECK(object["sampling"] == "derangement");
+    CHECK(object["seed"] == 9);
+    CHECK(object["step"] == 4);
     auto digested = expected;
-    digested.logits.clear();  // the command has none
+    digested.logits.clear();  // not asked for
     CHECK(object["digest"] == sha256(folder.path / "bytes", digested.bytes()));
 
     // The negatives written are read back: the same losses.
@@ -162,9 +177,147 @@ void agrees_with_library() {
     CHECK(folder.out.find("given") != std::string::npos);
 }
 
+// Each option of the family alone, and then together: the bits that the library gives for the same arrays. What an
+// option does to the loss is checked to be something, so that one which does not arrive is seen.
+template <class T>
+void family_agrees_with_library() {
+    Folder folder;
+    Problem<T> all(50, 60, 19, 3);
+    all.harden(2, 5);
+    Random random(7);
+    for (int64_t i = 0; i < 50; ++i) {
+        all.positives.push_back(random.below(60));
+        all.query_ids.push_back(random.below(25) - 12);
+        all.weights.push_back(random.uniform());
+    }
+    for (int64_t j = 0; j < 60; ++j) {
+        all.document_ids.push_back(random.below(20) + (int64_t{1} << 40));
+        all.log_probability.push_back(-5 * random.uniform());
+    }
+    write_file(folder.path / "q.npy", npy(all.queries, 50, 19));
+    write_file(folder.path / "d.npy", npy(all.documents, 60, 19));
+    write_file(folder.path / "h.npy", npy(all.hard, 100, 19));
+    write_file(folder.path / "p.npy", npy(all.positives));
+    write_file(folder.path / "p2.npy", npy(all.positives, 50, 1));
+    write_file(folder.path / "qi.npy", npy(all.query_ids));
+    write_file(folder.path / "di.npy", npy(all.document_ids, 60, 1));
+    write_file(folder.path / "lq.npy", npy(all.log_probability));
+    write_file(folder.path / "w.npy", npy(all.weights, 50, 1));
+    Problem<T> plain(50, 60, 19, 3);
+    negcos::Context context = harness::context("scalar");
+    const double plain_loss = run(context, plain).numbers.loss;
+
+    const auto check = [&](const std::string& arguments, const Problem<T>& p) {
+        INFO(arguments);
+        const bool every = p.options.sampling == NEGCOS_SAMPLING_ALL;
+        REQUIRE(folder.run("loss q.npy " + arguments +
+                           " --json --losses l.npy --hit-probability e.npy --grad-queries gq.npy --grad-documents "
+                           "gd.npy" +
+                           (every ? "" : " --logits z.npy --save-negatives n.npy") +
+                           (p.hard.empty() ? "" : " --grad-hard-negatives gh.npy")) == 0);
+        const auto expected = run(context, p);
+        CHECK(expected.numbers.loss != plain_loss);
+        const auto object = nlohmann::json::parse(folder.out);
+        CHECK(object["loss"] == expected.numbers.loss);
+        CHECK(object["grad_bias"] == expected.numbers.grad_bias);
+        CHECK(object["excluded"] == expected.numbers.excluded);
+        CHECK(object["digest"] == sha256(folder.path / "bytes", expected.bytes()));
+        CHECK(elements<T>(read_file(folder.path / "gd.npy"), p.count, 19) == expected.grad_documents);
+        if (!every)
+            CHECK(elements<T>(read_file(folder.path / "z.npy"), 50, 1 + p.rounds() + p.hard_per_query) ==
+                  expected.logits);
+        if (!p.hard.empty())
+            CHECK(elements<T>(read_file(folder.path / "gh.npy"), 100, 19) == expected.grad_hard_negatives);
+    };
+    // Changes one thing of the plain problem.
+    const auto alone = [&](const std::string& arguments, const std::function<void(Problem<T>&)>& change) {
+        Problem<T> p = plain;
+        change(p);
+        check("d.npy " + arguments, p);
+    };
+
+    alone("--objective decoupled", [](auto& p) { p.options.objective = NEGCOS_OBJECTIVE_DECOUPLED; });
+    alone("--objective sigmoid", [](auto& p) { p.options.objective = NEGCOS_OBJECTIVE_SIGMOID; });
+    alone("--objective sigmoid --bias -10", [](auto& p) {
+        p.options.objective = NEGCOS_OBJECTIVE_SIGMOID;
+        p.options.bias = -10;
+    });
+    alone("--norm-floor 5", [](auto& p) { p.options.norm_floor = 5; });
+    alone("--margin -0.125", [](auto& p) { p.options.margin = -0.125; });
+    alone("--hardness 9", [](auto& p) { p.options.hardness = 9; });
+    alone("--label-smoothing 0.1", [](auto& p) { p.options.label_smoothing = 0.1; });
+    alone("--false-negative-margin -0.1", [](auto& p) { p.options.false_negative_margin = -0.1; });
+    for (const char* file : {"p.npy", "p2.npy"})
+        alone(std::string("--positives ") + file, [&](auto& p) { p.positives = all.positives; });
+    alone("--weights w.npy", [&](auto& p) { p.weights = all.weights; });
+    alone("--log-probability lq.npy", [&](auto& p) { p.log_probability = all.log_probability; });
+    alone("--log-probability lq.npy --correction negatives-only", [&](auto& p) {
+        p.log_probability = all.log_probability;
+        p.options.correction = NEGCOS_CORRECTION_NEGATIVES_ONLY;
+    });
+    alone("--hard-negatives h.npy", [](auto& p) { p.harden(2, 5); });
+    const std::string ids = " --document-ids di.npy --query-ids qi.npy";
+    alone("--exclude same-document-id --document-ids di.npy", [&](auto& p) {
+        p.options.exclude = NEGCOS_EXCLUDE_SAME_DOCUMENT_ID;
+        p.document_ids = all.document_ids;
+    });
+    alone("--exclude same-query-id --query-ids qi.npy", [&](auto& p) {
+        p.options.exclude = NEGCOS_EXCLUDE_SAME_QUERY_ID;
+        p.query_ids = all.query_ids;
+    });
+    for (const char* both :
+         {"--exclude same-document-id,same-query-id", "--exclude same-query-id --exclude same-document-id"})
+        alone(both + ids, [&](auto& p) {
+            p.options.exclude = NEGCOS_EXCLUDE_SAME_DOCUMENT_ID | NEGCOS_EXCLUDE_SAME_QUERY_ID;
+            p.document_ids = all.document_ids;
+            p.query_ids = all.query_ids;
+        });
+    alone("--prefix-dims 4,8,19", [](auto& p) { p.prefix_dims = {4, 8, 19}; });
+    alone("--prefix-dims 4 --prefix-weights 1,0.5,2 --prefix-dims 8,19", [](auto& p) {
+        p.prefix_dims = {4, 8, 19};
+        p.prefix_weights = {1, 0.5, 2};
+    });
+
+    all.options.objective = NEGCOS_OBJECTIVE_SIGMOID;
+    all.options.bias = -3;
+    all.options.margin = 0.1;
+    all.options.hardness = 2;
+    all.options.exclude = NEGCOS_EXCLUDE_SAME_DOCUMENT_ID | NEGCOS_EXCLUDE_SAME_QUERY_ID;
+    all.options.false_negative_margin = 0.25;
+    all.prefix_dims = {5, 17};
+    check("d.npy --objective sigmoid --bias -3 --margin 0.1 --hardness 2 --exclude same-document-id,same-query-id" +
+              ids +
+              " --false-negative-margin 0.25 --prefix-dims 5,17 --positives p.npy --hard-negatives h.npy "
+              "--log-probability lq.npy --weights w.npy",
+          all);
+
+    // Fewer documents than queries, where --positives says which; and the options that want all documents.
+    Problem<T> few = plain;
+    few.count = 10;
+    few.documents.resize(10 * 19);
+    for (int64_t i = 0; i < 50; ++i) few.positives.push_back(i % 10);
+    write_file(folder.path / "d10.npy", npy(few.documents, 10, 19));
+    write_file(folder.path / "p10.npy", npy(few.positives));
+    check("d10.npy --positives p10.npy", few);
+    Problem<T> square = plain;
+    square.count = 50;
+    square.documents.resize(50 * 19);
+    square.options.sampling = NEGCOS_SAMPLING_ALL;
+    square.options.direction = NEGCOS_DIRECTION_BOTH;
+    square.weights = all.weights;
+    write_file(folder.path / "d50.npy", npy(square.documents, 50, 19));
+    check("d50.npy --sampling all --direction both --weights w.npy", square);
+}
+
 struct Mistake {
     std::string arguments, named;
 };
+
+std::string numbers_up_to(int last) {
+    std::string text = "1";
+    for (int k = 2; k <= last; ++k) text.append(",").append(std::to_string(k));
+    return text;
+}
 
 TEST_SUITE("cli") {
     TEST_CASE("cli: loss agrees with the library, f32") {
@@ -176,6 +329,50 @@ TEST_SUITE("cli") {
 
     TEST_CASE("cli: loss agrees with the library, f16") {
         agrees_with_library<half::F16>();
+    }
+
+    TEST_CASE("cli: the whole family agrees with the library, f32") {
+        family_agrees_with_library<float>();
+    }
+    TEST_CASE("cli: the whole family agrees with the library, f64") {
+        family_agrees_with_library<double>();
+    }
+    TEST_CASE("cli: the whole family agrees with the library, f16") {
+        family_agrees_with_library<half::F16>();
+    }
+
+    TEST_CASE("cli: an empty batch with every file is 0") {
+        Folder folder;
+        write_file(folder.path / "m.npy", npy(std::vector<float>{}, 0, 19));
+        write_file(folder.path / "i.npy", npy(std::vector<int64_t>{}));
+        write_file(folder.path / "x.npy", npy(std::vector<double>{}, 0, 1));
+        REQUIRE(folder.run("loss m.npy m.npy --hard-negatives m.npy --positives i.npy --document-ids i.npy --query-ids "
+                           "i.npy --exclude same-document-id,same-query-id --log-probability x.npy --weights x.npy "
+                           "--logits z.npy --grad-hard-negatives g.npy --json") == 0);
+        CHECK(nlohmann::json::parse(folder.out)["loss"] == 0);
+        CHECK(elements<float>(read_file(folder.path / "z.npy"), 0, 5).empty());
+        CHECK(elements<float>(read_file(folder.path / "g.npy"), 0, 19).empty());
+    }
+
+    TEST_CASE("cli: what is printed") {
+        Inputs in;
+        REQUIRE(in.run("loss q.npy d.npy --json --seed 18446744073709551615") == 0);
+        const auto object = nlohmann::ordered_json::parse(in.out);
+        std::vector<std::string> keys;
+        for (const auto& [key, value] : object.items()) keys.push_back(key);
+        CHECK(keys == std::vector<std::string>{"loss",       "accuracy",  "mean_reciprocal_rank",
+                                               "grad_scale", "batch",     "documents",
+                                               "dim",        "rounds",    "dtype",
+                                               "isa",        "threads",   "threading",
+                                               "zero_rows",  "excluded",  "milliseconds",
+                                               "grad_bias",  "objective", "sampling",
+                                               "seed",       "step",      "digest"});
+        CHECK(object["seed"] == UINT64_MAX);
+        REQUIRE(in.run("loss q.npy d.npy") == 0);
+        CHECK(in.out.find("d loss / d scale") != std::string::npos);
+        CHECK(in.out.find("d loss / d bias") == std::string::npos);
+        REQUIRE(in.run("loss q.npy d.npy --objective sigmoid") == 0);
+        CHECK(in.out.find("d loss / d bias") != std::string::npos);
     }
 
     TEST_CASE("cli: one digest for every instruction set and thread count, another for other outputs") {
@@ -244,10 +441,19 @@ TEST_SUITE("cli") {
         write_file(in.path / "n.npy", npy(std::vector<int32_t>(50 * 4, 1), 50, 4));
         write_file(in.path / "n-out.npy", npy(std::vector<int32_t>(50 * 4, 60), 50, 4));
         write_file(in.path / "n-few.npy", npy(std::vector<int32_t>(40 * 4, 1), 40, 4));
+        write_file(in.path / "h.npy", npy(std::vector<float>(100 * 19, 1), 100, 19));
+        write_file(in.path / "h-odd.npy", npy(std::vector<float>(101 * 19, 1), 101, 19));
+        write_file(in.path / "i50.npy", npy(std::vector<int64_t>(50, 1)));
+        write_file(in.path / "i60.npy", npy(std::vector<int64_t>(60, 1)));
+        write_file(in.path / "i-out.npy", npy(std::vector<int64_t>(50, 60), 50, 1));
+        write_file(in.path / "x50.npy", npy(std::vector<double>(50, 1)));
+        write_file(in.path / "x60.npy", npy(std::vector<double>(60, -1)));
+        write_file(in.path / "x-minus.npy", npy(std::vector<double>(50, -1)));
+        write_file(in.path / "x-nan.npy", npy(std::vector<double>(60, std::nan("")), 60, 1));
         fs::create_directory(in.path / "folder");
         const std::string bytes_before = read_file(in.path / "n.npy");
 
-        const std::vector<Mistake> mistakes = {
+        std::vector<Mistake> mistakes = {
             {"", "subcommand"},
             {"nix", "nix"},
             {"loss", "queries"},
@@ -279,14 +485,81 @@ TEST_SUITE("cli") {
             {"loss q.npy d.npy --sampling ALL", "--sampling"},
             {"loss q.npy d.npy --sampling given", "--negatives"},
             {"loss q.npy d.npy --objective nix", "--objective"},
-            {"loss q.npy d.npy --objective sigmoid", "SIGMOID"},
-            {"loss q.npy d.npy --objective decoupled", "DECOUPLED"},
             {"loss q.npy d.npy --scale nix", "--scale"},
             {"loss q.npy d.npy --scale inf", "scale"},
             {"loss q.npy d.npy --temperature 0", "temperature"},
             {"loss q.npy d.npy --similarity nix", "--similarity"},
             {"loss q.npy d.npy --direction nix", "--direction"},
-            {"loss q.npy d.npy --direction both", "direction"},
+            {"loss q.npy d.npy --direction both", ": --direction both and any --sampling but all exclude each other\n"},
+            {"loss q.npy d.npy --direction both --sampling all",
+             ": d.npy: documents has 60 rows, expected the queries' 50 with direction both\n"},
+            {"loss q.npy d.npy --direction both --sampling all --objective sigmoid",
+             ": --objective sigmoid and --direction both exclude each other\n"},
+            {"loss q.npy d.npy --direction both --sampling all --positives i50.npy",
+             ": --direction both and --positives exclude each other\n"},
+            {"loss q.npy d.npy --direction both --sampling all --log-probability x60.npy",
+             ": --direction both and --log-probability exclude each other\n"},
+            {"loss q.npy d.npy --objective batch-softmax --margin 1",
+             ": --objective batch-softmax and --margin exclude each other\n"},
+            {"loss q.npy d.npy --objective batch-softmax --hardness 1",
+             ": --objective batch-softmax and --hardness exclude each other\n"},
+            {"loss q.npy d.npy --objective batch-softmax --false-negative-margin 0",
+             ": --objective batch-softmax and --false-negative-margin exclude each other\n"},
+            {"loss q.npy d.npy --objective batch-softmax --exclude same-query-id --query-ids i50.npy",
+             ": --objective batch-softmax and --exclude exclude each other\n"},
+            {"loss q.npy d.npy --objective batch-softmax --prefix-dims 4",
+             ": --objective batch-softmax and --prefix-dims exclude each other\n"},
+            {"loss q.npy d.npy --objective batch-softmax --hard-negatives h.npy",
+             ": --objective batch-softmax and --hard-negatives exclude each other\n"},
+            {"loss q.npy d.npy --objective batch-softmax --log-probability x60.npy",
+             ": --objective batch-softmax and --log-probability exclude each other\n"},
+            {"loss q.npy d.npy --objective decoupled --label-smoothing 0.1",
+             ": --objective decoupled and --label-smoothing exclude each other\n"},
+            {"loss q.npy d.npy --bias 1", ": --objective softmax and --bias exclude each other\n"},
+            {"loss q.npy d.npy --margin nix", "--margin"},
+            {"loss q.npy d.npy --margin nan", ": --margin is nan"},
+            {"loss q.npy d.npy --margin 1e300", ": --margin makes a logit of"},
+            {"loss q.npy d.npy --hardness inf", ": --hardness is inf"},
+            {"loss q.npy d.npy --label-smoothing 1", ": --label-smoothing is 1"},
+            {"loss q.npy d.npy --label-smoothing -0.1", ": --label-smoothing is -0.1"},
+            {"loss q.npy d.npy --objective sigmoid --bias x", "--bias"},
+            {"loss q.npy d.npy --objective sigmoid --bias inf", ": --bias is inf"},
+            {"loss q.npy d.npy --false-negative-margin nan", ": --false-negative-margin is nan"},
+            {"loss q.npy d.npy --norm-floor -1", ": --norm-floor is -1"},
+            {"loss q.npy d.npy --scale 1e300 --temperature 1e-300", ": --scale / --temperature is"},
+            {"loss q.npy d.npy --correction nix", "--correction"},
+            {"loss q.npy d.npy --correction negatives-only", "--log-probability"},
+            {"loss q.npy d.npy --exclude nix", "--exclude: nix"},
+            {"loss q.npy d.npy --exclude same-query-id,", "--exclude"},
+            {"loss q.npy d.npy --exclude same-document-id", "--document-ids"},
+            {"loss q.npy d.npy --exclude same-query-id", "--query-ids"},
+            {"loss q.npy d.npy --document-ids i60.npy", "--exclude same-document-id"},
+            {"loss q.npy d.npy --query-ids i50.npy --document-ids i60.npy --exclude same-document-id",
+             "--exclude same-query-id"},
+            {"loss q.npy d.npy --prefix-dims 4,,8", "--prefix-dims"},
+            {"loss q.npy d.npy --prefix-dims 4,8.5", "--prefix-dims"},
+            {"loss q.npy d.npy --prefix-dims ''", "--prefix-dims"},
+            {"loss q.npy d.npy --prefix-dims 8,8", ": --prefix-dims[1] is 8"},
+            {"loss q.npy d.npy --prefix-dims 8,20", ": --prefix-dims[1] is 20"},
+            {"loss q.npy d.npy --prefix-dims " + numbers_up_to(100), ": the number of --prefix-dims is 100"},
+            {"loss q.npy d.npy --prefix-dims 4,8 --prefix-weights 1", "--prefix-weights has 1 numbers, expected 2"},
+            {"loss q.npy d.npy --prefix-dims 4,8 --prefix-weights 1,-1", ": --prefix-weights[1] is -1"},
+            {"loss q.npy d.npy --prefix-weights 1", "--prefix-dims"},
+            {"loss q.npy d.npy --hard-negatives h-odd.npy",
+             ": h-odd.npy: --hard-negatives has 101 rows, expected a multiple of the 50 queries\n"},
+            {"loss q.npy d.npy --hard-negatives narrow.npy", ": narrow.npy: --hard-negatives has 18 columns"},
+            {"loss q.npy d.npy --hard-negatives double.npy", ": double.npy: its elements are '<f8', expected '<f4'"},
+            {"loss q.npy d.npy --hard-negatives i50.npy", ": i50.npy: its elements are '<i8', expected '<f2', "},
+            {"loss q.npy d.npy --grad-hard-negatives out.npy", "--hard-negatives IN.npy"},
+            {"loss q.npy d.npy --positives i-out.npy",
+             ": i-out.npy: --positives[0] is 60, expected a row of the 60 documents\n"},
+            {"loss q.npy d.npy --weights x-minus.npy", ": x-minus.npy: --weights[0] is -1"},
+            {"loss q.npy d.npy --log-probability x-nan.npy", ": x-nan.npy: --log-probability[0] is nan"},
+            {"loss q.npy d.npy --sampling all --logits out.npy", ": --logits cannot be had with sampling all"},
+            {"loss q.npy d.npy --weights x50.npy --logits x50.npy", "x50.npy"},
+            {"loss q.npy d.npy --hard-negatives h.npy --logits a.npy --grad-hard-negatives a.npy", "a.npy"},
+            {"loss q.npy d.npy --hard-negatives h.npy --logits a.npy --grad-hard-negatives nix/b.npy", "nix/b.npy"},
+            {"loss q.npy d.npy --hard-negatives h.npy --logits a.npy --grad-hard-negatives /dev/full", "/dev/full"},
             {"loss q.npy d.npy --reduction nix", "--reduction"},
             {"loss q.npy d.npy --seed -1", "--seed"},
             {"loss q.npy d.npy --step x", "--step"},
@@ -312,6 +585,40 @@ TEST_SUITE("cli") {
             {"info nix", "nix"},
             {"info --nix", "--nix"},
         };
+        // Files that are lists of numbers: how many, of which type, and what is wrong with each.
+        for (const auto& [option, fits, type] :
+             {std::tuple("--positives", "i50.npy", "'<i8'"), std::tuple("--document-ids", "i60.npy", "'<i8'"),
+              std::tuple("--query-ids", "i50.npy", "'<i8'"), std::tuple("--log-probability", "x60.npy", "'<f8'"),
+              std::tuple("--weights", "x50.npy", "'<f8'")}) {
+            const std::string line = std::string("loss q.npy d.npy --exclude same-document-id,same-query-id ") +
+                                     (option == std::string("--document-ids") ? "" : "--document-ids i60.npy ") +
+                                     (option == std::string("--query-ids") ? "" : "--query-ids i50.npy ") + option +
+                                     " ";
+            const std::string whole = read_file(in.path / fits);
+            REQUIRE(in.run(line + fits) == 0);
+            const auto wrong = [&](const std::string& name, const std::string& bytes, const std::string& named) {
+                const std::string file = std::string(option).substr(2) + name;
+                if (!bytes.empty()) write_file(in.path / file, bytes);
+                mistakes.push_back({line + file, ": " + file + ": " + named});
+            };
+            const bool whole_numbers = type == std::string("'<i8'");
+            const std::string count = fits[1] == '5' ? "50" : "60";
+            wrong("-missing.npy", "", "No such file");
+            wrong("-text.npy", "hello\n", "not a .npy file");
+            wrong("-short.npy", whole.substr(0, whole.size() - 8),
+                  (count == "50" ? "392" : "472") + std::string(" bytes of elements, expected"));
+            wrong("-type.npy", whole_numbers ? npy(std::vector<double>(50, 1)) : npy(std::vector<int64_t>(50, 1)),
+                  std::string("its elements are '") + (whole_numbers ? "<f8" : "<i8") + "', expected " + type);
+            wrong("-small.npy", npy(std::vector<float>(50, 1)),
+                  std::string("its elements are '<f4', expected ") + type);
+            wrong("-count.npy", whole_numbers ? npy(std::vector<int64_t>(49, 1)) : npy(std::vector<double>(49, 1)),
+                  "49 numbers, expected " + count + ", as many as " + (count == "50" ? "queries" : "documents"));
+            for (const auto& [shape, rows, cols] : {std::tuple("(25, 2)", 25, 2), std::tuple("(1, 50)", 1, 50)})
+                wrong(std::string("-") + std::to_string(cols) + ".npy",
+                      whole_numbers ? npy(std::vector<int64_t>(50, 1), rows, cols)
+                                    : npy(std::vector<double>(50, 1), rows, cols),
+                      std::string("its shape is ") + shape + ", expected (N,) or (N, 1)");
+        }
         const std::set<std::string> before = in.files();
         for (const Mistake& mistake : mistakes) {
             INFO(mistake.arguments);
@@ -321,6 +628,9 @@ TEST_SUITE("cli") {
             CHECK(in.error.starts_with("negcos: "));
             CHECK(in.error.find('\n') == in.error.size() - 1);
             CHECK(in.error.find(mistake.named) != std::string::npos);
+            // Fields and enumerators of the library's are not for the terminal.
+            for (const char* word : {"options.", "batch.", "result.", "negcos_", "SOFTMAX", "BOTH"})
+                CHECK(in.error.find(word) == std::string::npos);
             CHECK(in.files() == before);
         }
         CHECK(read_file(in.path / "q.npy") == q);
@@ -402,33 +712,55 @@ TEST_SUITE("cli") {
         }
         CHECK(elements<float>(npy(std::vector<float>{}, 0, 7), 0, 7).empty());
 
+        // A list: one dimension, or one column.
+        const auto list = [](const std::string& bytes) {
+            return negcos::cli::parse_npy(std::as_bytes(std::span(bytes)), {NpyType::f4}, NpyShape::list).rows;
+        };
+        const std::string flat = npy(values);
+        CHECK(list(flat) == 6);
+        CHECK(list(npy(values, 6, 1)) == 6);
+        CHECK(list(npy(std::vector<float>{})) == 0);
+        CHECK_THROWS_AS(list(good), negcos::cli::NpyError);
+        CHECK_THROWS_AS(list(npy(values, 1, 6)), negcos::cli::NpyError);
+        CHECK_THROWS_AS(elements<float>(flat, 6, 1), negcos::cli::NpyError);
+        for (const char* shape : {"()    ", "(6,1,1)", "(3, 1)", "(7,)  "}) {
+            std::string bytes = flat;
+            bytes.replace(bytes.find("(6,)"), std::string(shape).size(), shape);
+            CHECK_THROWS_AS(list(bytes), negcos::cli::NpyError);
+        }
+
         // Every byte of the header replaced, and every length: a header or an NpyError, nothing else.
         Random random(5);
         int accepted = 0, refused = 0;
-        const auto feed = [&](const std::string& bytes) {
+        const auto feed = [&](const std::string& bytes, NpyShape expected) {
             try {
-                const auto header = negcos::cli::parse_npy(std::as_bytes(std::span(bytes)), {NpyType::f4, NpyType::i4});
+                const auto header =
+                    negcos::cli::parse_npy(std::as_bytes(std::span(bytes)), {NpyType::f4, NpyType::i4}, expected);
                 REQUIRE(header.offset + static_cast<size_t>(header.rows * header.cols) * 4 == bytes.size());
+                if (expected == NpyShape::list) REQUIRE(header.cols == 1);
                 ++accepted;
             } catch (const negcos::cli::NpyError&) {
                 ++refused;
             }
         };
-        for (size_t k = 0; k < good.size() - 24; ++k)
-            for (int value = 0; value < 256; ++value) {
-                std::string bytes = good;
-                bytes[k] = static_cast<char>(value);
-                feed(bytes);
+        for (const auto& [whole, expected] : {std::pair(good, NpyShape::matrix), std::pair(flat, NpyShape::list)}) {
+            accepted = refused = 0;
+            for (size_t k = 0; k < whole.size() - 24; ++k)
+                for (int value = 0; value < 256; ++value) {
+                    std::string bytes = whole;
+                    bytes[k] = static_cast<char>(value);
+                    feed(bytes, expected);
+                }
+            for (size_t size = 0; size < whole.size(); ++size) feed(whole.substr(0, size), expected);
+            for (int k = 0; k < 20000; ++k) {
+                std::string bytes = whole;
+                for (int change = 0; change < 6; ++change)
+                    bytes[static_cast<size_t>(random.below(128))] = static_cast<char>(random.next());
+                feed(bytes, expected);
             }
-        for (size_t size = 0; size < good.size(); ++size) feed(good.substr(0, size));
-        for (int k = 0; k < 20000; ++k) {
-            std::string bytes = good;
-            for (int change = 0; change < 6; ++change)
-                bytes[static_cast<size_t>(random.below(128))] = static_cast<char>(random.next());
-            feed(bytes);
+            CHECK(accepted > 100);
+            CHECK(refused > 10000);
         }
-        CHECK(accepted > 100);
-        CHECK(refused > 10000);
     }
 }
 

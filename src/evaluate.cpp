@@ -267,8 +267,9 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
         reserve_levels(problem, arena);
         if (batch.log_probability) correction = arena.take<Working<E>>(pad_lanes<Working<E>>(problem.documents.count));
         if (options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID)
-            same_document.reserve(arena, problem.documents.count, problem.batch());
-        if (options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID) same_query.reserve(arena, problem.batch(), problem.batch());
+            same_document.reserve(arena, problem.documents.count, problem.batch(), problem.documents.count);
+        if (options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID)
+            same_query.reserve(arena, problem.batch(), problem.batch(), problem.documents.count);
         tiled ? tile_variants.reserve(arena, workers) : gather_variants.reserve(arena, workers);
     });
     if (status != NEGCOS_STATUS_OK) return status;
@@ -291,7 +292,8 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
             problem.terms.same_document = same_document.same_document(batch.document_ids, problem.documents.count,
                                                                       batch.positives, problem.batch());
         if (options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID)
-            problem.terms.same_query = same_query.same_query(batch.query_ids, batch.positives, problem.batch());
+            problem.terms.same_query =
+                same_query.same_query(batch.query_ids, problem.documents.count, batch.positives, problem.batch());
     } else if (!find_norms(context.parallel, kernels, options, problem.dim, problem.queries, norms) ||
                !find_norms(context.parallel, kernels, options, problem.dim, problem.documents, norms)) {
         return threads_failed();

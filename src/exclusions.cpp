@@ -5,9 +5,9 @@
 
 namespace negcos {
 
-void ExclusionList::reserve(Arena& arena, int64_t members, int64_t batch) {
+void ExclusionList::reserve(Arena& arena, int64_t members, int64_t batch, int64_t documents) {
     group_ = arena.take<int32_t>(batch);
-    group_of_member_ = arena.take<int32_t>(members);
+    group_of_document_ = arena.take<int32_t>(documents);
     document_ = arena.take<int32_t>(members);
     start_ = arena.take<int64_t>(members + 1);
 }
@@ -38,14 +38,17 @@ void ExclusionList::group(const int64_t* ids, int64_t members, int32_t* group_of
 
 Exclusion ExclusionList::same_document(const int64_t* document_ids, int64_t documents, const int64_t* positives,
                                        int64_t batch) {
-    group(document_ids, documents, group_of_member_, [](int64_t j) { return j; });
-    for (int64_t i = 0; i < batch; ++i) group_[i] = group_of_member_[positives ? positives[i] : i];
-    return {group_, start_, document_};
+    group(document_ids, documents, group_of_document_, [](int64_t j) { return j; });
+    for (int64_t i = 0; i < batch; ++i) group_[i] = group_of_document_[positives ? positives[i] : i];
+    return {group_, start_, document_, group_of_document_};
 }
 
-Exclusion ExclusionList::same_query(const int64_t* query_ids, const int64_t* positives, int64_t batch) {
+Exclusion ExclusionList::same_query(const int64_t* query_ids, int64_t documents, const int64_t* positives,
+                                    int64_t batch) {
     group(query_ids, batch, group_, [&](int64_t i) { return positives ? positives[i] : i; });
-    return {group_, start_, document_};
+    if (positives) return {group_, start_, document_, nullptr};
+    for (int64_t j = 0; j < documents; ++j) group_of_document_[j] = j < batch ? group_[j] : -1;
+    return {group_, start_, document_, group_of_document_};
 }
 
 }  // namespace negcos

@@ -120,6 +120,7 @@ struct Exclusion {
     const int32_t* group = nullptr;  // of each query; nullptr = nothing is excluded
     const int64_t* start = nullptr;  // of each group, and the end
     const int32_t* document = nullptr;
+    const int32_t* group_of_document = nullptr;  // -1 = none; nullptr where a document is in several groups
 };
 
 // How the general loss turns similarities into logits and those into a loss; docs/losses.md has the formulas.

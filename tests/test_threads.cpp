@@ -61,20 +61,33 @@ TEST_SUITE("bits") {
     }
 
     TEST_CASE("threads: a pool that fails, at whatever call, leaves every output alone") {
-        Problem<float> p(421, 421, 67, 11);
-        p.options.rounds = 9;
-        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_ALL}) {
+        Problem<float> plain(421, 421, 67, 11);
+        plain.options.rounds = 9;
+        Problem<float> variant = plain;
+        variant.harden(2, 12);
+        variant.prefix_dims = {19, 67};
+        const auto with = [](Problem<float> p, int32_t sampling, int32_t direction) {
             p.options.sampling = sampling;
+            p.options.direction = direction;
+            return p;
+        };
+        for (const Problem<float>& p :
+             {with(plain, NEGCOS_SAMPLING_SHUFFLE, 0), with(plain, NEGCOS_SAMPLING_UNIFORM, 0),
+              with(plain, NEGCOS_SAMPLING_ALL, 0), with(variant, NEGCOS_SAMPLING_SHUFFLE, 0),
+              with(variant, NEGCOS_SAMPLING_ALL, NEGCOS_DIRECTION_BOTH)}) {
             Pool counting;
             negcos::Context good(callback_options(counting, "scalar"));
             const std::string expected = run(good, p).bytes();
             REQUIRE(counting.calls > 1);
             for (int fail_at = 0; fail_at < counting.calls; ++fail_at) {
-                INFO("sampling " << sampling << ", call " << fail_at);
+                INFO("sampling " << p.options.sampling << ", hard negatives " << p.hard_per_query << ", call "
+                                 << fail_at);
                 Pool pool;
                 pool.fail_at = fail_at;
                 negcos::Context own(callback_options(pool, "scalar"));
-                std::vector<float> grad_queries(421 * 67, 7), grad_documents(421 * 67, 7), losses(421, 7);
+                const int64_t hard = 421 * p.hard_per_query;
+                std::vector<float> grad_queries(421 * 67, 7), grad_documents(421 * 67, 7), losses(421, 7),
+                    grad_hard(static_cast<size_t>(hard * 67), 7);
                 negcos::Batch batch(negcos::view(std::span<const float>(p.queries), 421, 67),
                                     negcos::view(std::span<const float>(p.documents), 421, 67));
                 negcos::Result result;
@@ -82,10 +95,15 @@ TEST_SUITE("bits") {
                 result.losses = negcos::view(std::span<float>(losses), 421, 1);
                 result.grad_queries = negcos::view(std::span<float>(grad_queries), 421, 67);
                 result.grad_documents = negcos::view(std::span<float>(grad_documents), 421, 67);
-                CHECK(negcos_evaluate(own.get(), &p.options, &batch, &result) == NEGCOS_STATUS_THREADS);
+                if (hard > 0) {
+                    batch.hard_negatives = negcos::view(std::span<const float>(p.hard), hard, 67);
+                    result.grad_hard_negatives = negcos::view(std::span<float>(grad_hard), hard, 67);
+                }
+                const negcos::Options options = p.options_of();
+                CHECK(negcos_evaluate(own.get(), &options, &batch, &result) == NEGCOS_STATUS_THREADS);
                 CHECK(std::string(negcos_last_error()).find("parallel_for") != std::string::npos);
                 CHECK(result.loss == -3);
-                for (const auto* v : {&losses, &grad_queries, &grad_documents})
+                for (const auto* v : {&losses, &grad_queries, &grad_documents, &grad_hard})
                     for (const float x : *v) REQUIRE(x == 7);
                 CHECK(run(own, p).bytes() == expected);  // the context is as good as before
             }

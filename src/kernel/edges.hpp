@@ -363,6 +363,7 @@ private:
 inline bool is_excluded(const negcos::Exclusion& exclusion, int64_t i, int32_t j) {
     if (!exclusion.group) return false;
     const int32_t g = exclusion.group[i];
+    if (exclusion.group_of_document) return exclusion.group_of_document[j] == g;
     int64_t low = exclusion.start[g], high = exclusion.start[g + 1];
     while (low < high) {
         const int64_t middle = low + (high - low) / 2;

@@ -36,12 +36,14 @@ fail() {
     echo "FAILED: $1" >> "$told"
 }
 
-# An emulated machine is slow: digests are taken on one thread (or `threads`), exp and log of fewer numbers.
+# An emulated machine is slow: digests are taken on one thread (or `threads`), exp and log of fewer numbers, and of the
+# sets of variants every fifth.
 threads=
 emulated_suites() {
     name=$1 folder=$2
     shift 2
-    NEGCOS_DIGESTS_THREADS=$threads NEGCOS_ELEMENTARY_STEP=10007 suites "$name" "$folder" --timeout-multiplier 4 "$@"
+    NEGCOS_DIGESTS_THREADS=$threads NEGCOS_ELEMENTARY_STEP=10007 NEGCOS_VARIANTS_STEP=5 \
+        suites "$name" "$folder" --timeout-multiplier 4 "$@"
 }
 
 if [ -n "$slow" ]; then suites here "$build"; else suites here "$build" --no-suite slow; fi

@@ -156,6 +156,10 @@ inline double multiply_add(double a, double b, double c) {
     return fma(a, b, c);
 }
 template <class T>
+T divide(T a, T b) {
+    return a / b;
+}
+template <class T>
 T select_less(T a, T b, T yes, T no) {
     return a < b ? yes : no;
 }
@@ -214,6 +218,16 @@ template <class T>
 Register<T> multiply_add(const xsimd::batch<T, Arch>& a, const xsimd::batch<T, Arch>& b,
                          const xsimd::batch<T, Arch>& c) {
     return xsimd::fma(a, b, c);
+}
+#endif
+template <class T>
+Register<T> divide(const xsimd::batch<T, Arch>& a, const xsimd::batch<T, Arch>& b) {
+    return a / b;
+}
+#if NEGCOS_KERNEL_NEON
+// xsimd divides floats by an estimate of the reciprocal here, as the 32-bit NEON has to.
+inline Register<float> divide(const Register<float>& a, const Register<float>& b) {
+    return Register<float>(vdivq_f32(a, b));
 }
 #endif
 // NaN in a or b selects `no`, on every machine.
@@ -447,7 +461,7 @@ Lanes<T> operator*(const Lanes<T>& a, const Lanes<T>& b) {
 template <class T>
 Lanes<T> operator/(const Lanes<T>& a, const Lanes<T>& b) {
     Lanes<T> r;
-    NEGCOS_EACH_PART(T) r.part[p] = a.part[p] / b.part[p];
+    NEGCOS_EACH_PART(T) r.part[p] = divide(a.part[p], b.part[p]);
     return r;
 }
 // a * b + c in one rounding.

@@ -272,7 +272,8 @@ int64_t variant_scratch(const Level<E>* levels, int64_t level_count, int64_t dim
     using T = Working<E>;
     const int64_t columns = padded_columns(levels, level_count);
     const int64_t forward = 2 * columns + queries_together<E>(dim, slots) * VariantQuery<T>::size(slots, level_count);
-    const int64_t backward = columns + (level_count + 4) * kIncomingEdges + pad_lanes<T>(2 * level_count);
+    const int64_t backward =
+        columns + (negcos::edge_record(level_count) + 4) * kIncomingEdges + pad_lanes<T>(2 * level_count);
     return forward > backward ? forward : backward;
 }
 
@@ -320,7 +321,7 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int
     const int64_t levels = t.level_count, columns = padded_columns(t.levels, levels);
     const int64_t record = negcos::edge_record(levels);
     T *total = scratch, *coefficient = total + columns;
-    int64_t* edge = reinterpret_cast<int64_t*>(coefficient + levels * kIncomingEdges);
+    int64_t* edge = reinterpret_cast<int64_t*>(coefficient + record * kIncomingEdges);
     int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
     double* moment = reinterpret_cast<double*>(source + kIncomingEdges);
     for (int64_t j = begin; j < end; ++j) {
@@ -329,10 +330,15 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int
         IncomingWalk walk(t.incoming, j);
         while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
             for (int64_t k = 0; k < n && levels > 1; ++k) __builtin_prefetch(t.edges + edge[k] * record);
-            for (int64_t k = 0; k < n; ++k) {
-                const T* in = t.edges + edge[k] * record;
-                for (int64_t p = 0; p < levels; ++p) coefficient[p * kIncomingEdges + k] = in[p];
-                for (int64_t p = 0; p < levels && levels > 1; ++p) moment[p] += static_cast<double>(in[levels + p]);
+            for (int64_t k = 0; k < n; ++k)
+                for (int64_t p = 0; p < record; ++p)
+                    coefficient[p * kIncomingEdges + k] = t.edges[edge[k] * record + p];
+            for (int64_t p = levels; p < record; ++p) {
+                T* products = coefficient + p * kIncomingEdges;
+                for (int64_t k = n; k < pad_lanes<T>(n); ++k) products[k] = 0;
+                Lanes<T> total = broadcast(T(0));
+                for (int64_t k = 0; k < n; k += kLanes<T>) total = total + load(static_cast<const T*>(products) + k);
+                moment[p - levels] += static_cast<double>(sum(total));
             }
             for (int64_t p = 0, at = 0; p < levels; at += pad_lanes<T>(t.levels[p++].dim))
                 accumulate<kRescaled>(total + at, t.levels[p].queries, t.levels[p].dim, source,

@@ -11,6 +11,7 @@
 #include "plan.hpp"
 #include "problem.hpp"
 #include "tiles.hpp"
+#include "validate.hpp"
 #include "variants.hpp"
 
 namespace negcos {
@@ -51,15 +52,6 @@ bool find_norms(Parallel& parallel, const KernelTable<E>& kernels, const negcos_
     total.broken += broken;
     rows.rescaled = rescaled != 0;
     return true;
-}
-
-// Everything but the plain softmax over a query's candidates, and the published layer.
-bool is_general(const negcos_options& o, const negcos_batch& batch) {
-    if (o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) return false;
-    return o.objective != NEGCOS_OBJECTIVE_SOFTMAX || o.direction != NEGCOS_DIRECTION_QUERY_TO_DOCUMENT ||
-           o.exclude != 0 || o.margin != 0 || o.label_smoothing != 0 || o.hardness != 0 ||
-           o.false_negative_margin < std::numeric_limits<double>::infinity() || o.prefix_count > 0 ||
-           batch.hard_negatives.data || batch.positives || batch.log_probability || batch.weights;
 }
 
 template <class E>
@@ -105,9 +97,11 @@ void link_row(Rows<E>& prefix, Rows<E>* next, int64_t i) {
         prefix.rescale[i] = next->rescale[i];
         prefix.project[i] = 0;
     } else {
-        const double shorter = static_cast<double>(prefix.inverse[i]) * static_cast<double>(prefix.rescale[i]);
-        const double longer = static_cast<double>(next->inverse[i]) * static_cast<double>(next->rescale[i]);
-        next->ratio[i] = static_cast<T>(longer / shorter);
+        // Each of the two is in range where the products are not. NaN and Inf are met in the similarities.
+        const T ratio =
+            static_cast<T>(static_cast<double>(next->inverse[i]) / static_cast<double>(prefix.inverse[i]) *
+                           (static_cast<double>(next->rescale[i]) / static_cast<double>(prefix.rescale[i])));
+        next->ratio[i] = ratio - ratio == 0 ? ratio : T(1);
     }
 }
 
@@ -174,7 +168,10 @@ LossTerms<Working<E>> terms_of(const negcos_options& options, const negcos_batch
     t.correct_positive = batch.log_probability && options.correction == NEGCOS_CORRECTION_ALL_CANDIDATES;
     t.weights = batch.weights;
     t.total_weight = total_weight(options, batch);
-    t.hard = batch.queries.rows > 0 ? batch.hard_negatives.rows / batch.queries.rows : 0;
+    t.hard = batch.queries.rows > 0 && batch.hard_negatives.data ? batch.hard_negatives.rows / batch.queries.rows : 0;
+    t.light = options.reduction == NEGCOS_REDUCTION_MEAN || !batch.weights;
+    for (int32_t p = 0; p < options.prefix_count && options.prefix_weights; ++p)
+        t.light = t.light && options.prefix_weights[p] <= 1;
     return t;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Documents that are no negatives of a query, as lists: of those that share the positive's id, and of the positives of
-// queries that share the query's id. Together no longer than the batch, however many pairs they take out.
+// queries that share the query's id. As long as the documents and the queries, however many pairs they take out.
 #ifndef NEGCOS_EXCLUSIONS_HPP
 #define NEGCOS_EXCLUSIONS_HPP
 

@@ -53,6 +53,7 @@ constexpr negcos::KernelTable<E> kTable = {
     variant_queries<E>,
     variant_documents<E>,
     hard_gradient<E>,
+    variant_calm<negcos::Working<E>>,
     variant_positives<E>,
     variant_scores<E>,
     variant_close_queries<E>,

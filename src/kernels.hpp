@@ -132,6 +132,7 @@ struct LossTerms {
     double hardness = 0, margin = 0, smoothing = 0, bias = 0;
     double false_negative_margin = 0;  // +Inf = off
     bool bounded = false;              // similarities are cosines
+    bool light = false;                // no loss has a weight above 1 in the total
     const T* correction = nullptr;     // M, padded: added to the logits of documents; nullptr = none
     bool correct_positive = false;
     Exclusion same_document, same_query;
@@ -304,6 +305,7 @@ struct TileLevel {
     T *query_units = nullptr, *document_units = nullptr, *panels = nullptr;  // as in Tiles
     T* scores = nullptr;     // chunks x block x score_stride: similarities, -Inf = no negative, then weights
     T* positives = nullptr;  // B: similarity of each query and its positive
+    T* broken = nullptr;     // B: 1 where a query has NaN or Inf up to here; such rows are 0 in units
     // Of each query's softmax, and for both directions of each document's: see EdgeShare.
     T *query_top = nullptr, *query_share = nullptr, *query_smooth = nullptr;
     T *document_top = nullptr, *document_share = nullptr, *document_smooth = nullptr;
@@ -372,6 +374,8 @@ struct KernelTable {
     Totals (*variant_queries)(const GatherVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
     void (*variant_documents)(const GatherVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
     void (*hard_gradient)(const HardNegatives<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    // Rows of units with NaN or Inf become 0, so that their products with the weights of what is dropped are 0 too.
+    void (*variant_calm)(T* units, int64_t stride, int64_t width, T* broken, int64_t begin, int64_t end) noexcept;
     void (*variant_positives)(const TileVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
     void (*variant_scores)(const TileVariants<E>&, int64_t first, int64_t count, int64_t chunk, bool sums,
                            T* scratch) noexcept;

@@ -35,9 +35,15 @@ int32_t check_finite(const char* name, double value) {
     return NEGCOS_STATUS_OK;
 }
 
-// Differences of two logits must stay finite in the working type.
-double most_of(int32_t dtype) {
-    return dtype == NEGCOS_DTYPE_F64 ? 0x1p1020 : 0x1p124;
+// The largest logit: differences of two must stay finite in the working type; in the general loss, sums of 2^31.
+double most_of(const negcos_options& options, const negcos_batch& batch) {
+    if (is_general(options, batch)) return batch.queries.dtype == NEGCOS_DTYPE_F64 ? 0x1p960 : 0x1p90;
+    return batch.queries.dtype == NEGCOS_DTYPE_F64 ? 0x1p1020 : 0x1p124;
+}
+
+// The largest weight of a query and of a prefix: their product over a softmax must stay finite too.
+double most_weight_of(int32_t dtype) {
+    return dtype == NEGCOS_DTYPE_F64 ? 0x1p480 : 0x1p60;
 }
 
 int64_t element_size(int32_t dtype) {
@@ -133,8 +139,10 @@ int32_t check_sampling(const negcos_options& options, int64_t batch, int64_t doc
         return fail(NEGCOS_STATUS_SHAPE, "%lld documents, expected at most 2147483647",
                     static_cast<long long>(documents));
     int64_t edges;
-    if (__builtin_mul_overflow(batch, int64_t{1} + options.rounds, &edges))
-        return fail(NEGCOS_STATUS_SHAPE, "%lld queries with %d rounds are more than 2^63 pairs",
+    // What an edge takes in the workspace, for 32 prefixes, is counted in numbers of 64 bits as well.
+    if (__builtin_mul_overflow(batch, int64_t{1} + options.rounds, &edges) ||
+        __builtin_mul_overflow(edges, 2 * kMostPrefixes, &edges))
+        return fail(NEGCOS_STATUS_SHAPE, "%lld queries with %d rounds are more than 2^57 pairs",
                     static_cast<long long>(batch), options.rounds);
     return NEGCOS_STATUS_OK;
 }
@@ -178,8 +186,8 @@ int32_t check_given(const negcos_options& options, const negcos_batch& batch) {
     return NEGCOS_STATUS_OK;
 }
 
-int32_t check_scale(const negcos_options& options, int32_t dtype) {
-    const double most = most_of(dtype);
+int32_t check_scale(const negcos_options& options, const negcos_batch& batch) {
+    const double most = most_of(options, batch);
     const double factor = options.scale / options.temperature;
     if (!(std::fabs(factor) <= most))
         return fail(NEGCOS_STATUS_VALUE,
@@ -205,12 +213,18 @@ int32_t check_prefixes(const negcos_options& options, int64_t dim) {
     return NEGCOS_STATUS_OK;
 }
 
-// Finite numbers, 0 or more if they are weights, and small enough for a logit otherwise.
-int32_t check_numbers(const char* name, const double* values, int64_t count, bool weights, double most) {
+int32_t check_numbers(const char* name, const double* values, int64_t count, double least, double most) {
     for (int64_t k = 0; values && k < count; ++k)
-        if (!std::isfinite(values[k]) || (weights && values[k] < 0) || (!weights && std::fabs(values[k]) > most))
-            return fail(NEGCOS_STATUS_VALUE, "%s[%lld] is %g, expected a finite number%s", name,
-                        static_cast<long long>(k), values[k], weights ? " of 0 or more" : "");
+        if (!(values[k] >= least && values[k] <= most))
+            return fail(NEGCOS_STATUS_VALUE, "%s[%lld] is %g, expected a number from %g to %g", name,
+                        static_cast<long long>(k), values[k], least, most);
+    return NEGCOS_STATUS_OK;
+}
+
+// An array of numbers of `size` bytes each.
+int32_t check_array(const char* name, const void* data, size_t size) {
+    if (reinterpret_cast<uintptr_t>(data) % size != 0)
+        return fail(NEGCOS_STATUS_VALUE, "%s is not aligned to its elements of %d bytes", name, static_cast<int>(size));
     return NEGCOS_STATUS_OK;
 }
 
@@ -279,14 +293,18 @@ int32_t check_combinations(const negcos_options& options, const negcos_batch& ba
 int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
     const int64_t edges = batch.queries.rows * options.rounds;
     const bool given = options.sampling == NEGCOS_SAMPLING_GIVEN;
+    const bool documents_excluded = options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID;
+    const bool queries_excluded = options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID;
     const Region inputs[] = {
         region("batch.queries", batch.queries),
         region("batch.documents", batch.documents),
         region("batch.hard_negatives", batch.hard_negatives),
         contiguous("batch.negatives", given ? batch.negatives : nullptr, edges, sizeof(int32_t)),
         contiguous("batch.positives", batch.positives, batch.queries.rows, sizeof(int64_t)),
-        contiguous("batch.document_ids", batch.document_ids, batch.documents.rows, sizeof(int64_t)),
-        contiguous("batch.query_ids", batch.query_ids, batch.queries.rows, sizeof(int64_t)),
+        contiguous("batch.document_ids", documents_excluded ? batch.document_ids : nullptr, batch.documents.rows,
+                   sizeof(int64_t)),
+        contiguous("batch.query_ids", queries_excluded ? batch.query_ids : nullptr, batch.queries.rows,
+                   sizeof(int64_t)),
         contiguous("batch.log_probability", batch.log_probability, batch.documents.rows, sizeof(double)),
         contiguous("batch.weights", batch.weights, batch.queries.rows, sizeof(double)),
         contiguous("options.prefix_dims", options.prefix_dims, options.prefix_count, sizeof(int32_t)),
@@ -311,6 +329,14 @@ int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch,
 }
 
 }  // namespace
+
+bool is_general(const negcos_options& o, const negcos_batch& batch) {
+    if (o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) return false;
+    return o.objective != NEGCOS_OBJECTIVE_SOFTMAX || o.direction != NEGCOS_DIRECTION_QUERY_TO_DOCUMENT ||
+           o.exclude != 0 || o.margin != 0 || o.label_smoothing != 0 || o.hardness != 0 ||
+           o.false_negative_margin < std::numeric_limits<double>::infinity() || o.prefix_count > 0 ||
+           batch.hard_negatives.data || batch.positives || batch.log_probability || batch.weights;
+}
 
 int32_t validate_options(const negcos_options& o) {
     NEGCOS_TRY(check_enum("objective", o.objective, NEGCOS_OBJECTIVE_DECOUPLED));
@@ -344,7 +370,10 @@ int32_t validate_options(const negcos_options& o) {
     if (o.prefix_count > 0 && !o.prefix_dims)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "options.prefix_dims is NULL, expected %d column counts",
                     o.prefix_count);
-    NEGCOS_TRY(check_numbers("options.prefix_weights", o.prefix_weights, o.prefix_count, true, 0));
+    NEGCOS_TRY(check_array("options.prefix_dims", o.prefix_dims, sizeof(int32_t)));
+    NEGCOS_TRY(check_array("options.prefix_weights", o.prefix_weights, sizeof(double)));
+    NEGCOS_TRY(
+        check_numbers("options.prefix_weights", o.prefix_weights, o.prefix_count, 0, most_weight_of(NEGCOS_DTYPE_F64)));
 
     const char* const objective = o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX ? "options.objective BATCH_SOFTMAX"
                                   : o.objective == NEGCOS_OBJECTIVE_SIGMOID     ? "options.objective SIGMOID"
@@ -389,12 +418,18 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
         return fail(NEGCOS_STATUS_SHAPE, "batch.documents has %lld rows, expected at least the queries' %lld",
                     static_cast<long long>(documents.rows), static_cast<long long>(queries.rows));
     NEGCOS_TRY(check_combinations(options, batch));
-    NEGCOS_TRY(check_scale(options, queries.dtype));
+    NEGCOS_TRY(check_scale(options, batch));
     NEGCOS_TRY(check_prefixes(options, queries.cols));
+    NEGCOS_TRY(check_array("batch.positives", batch.positives, sizeof(int64_t)));
+    NEGCOS_TRY(check_array("batch.document_ids", batch.document_ids, sizeof(int64_t)));
+    NEGCOS_TRY(check_array("batch.query_ids", batch.query_ids, sizeof(int64_t)));
+    NEGCOS_TRY(check_array("batch.log_probability", batch.log_probability, sizeof(double)));
+    NEGCOS_TRY(check_array("batch.weights", batch.weights, sizeof(double)));
     NEGCOS_TRY(check_positives(batch));
-    NEGCOS_TRY(check_numbers("batch.weights", batch.weights, queries.rows, true, 0));
-    NEGCOS_TRY(
-        check_numbers("batch.log_probability", batch.log_probability, documents.rows, false, most_of(queries.dtype)));
+    const double most_weight = most_weight_of(queries.dtype), most = most_of(options, batch);
+    NEGCOS_TRY(check_numbers("options.prefix_weights", options.prefix_weights, options.prefix_count, 0, most_weight));
+    NEGCOS_TRY(check_numbers("batch.weights", batch.weights, queries.rows, 0, most_weight));
+    NEGCOS_TRY(check_numbers("batch.log_probability", batch.log_probability, documents.rows, -most, most));
     NEGCOS_TRY(check_sampling(options, queries.rows, documents.rows));
     NEGCOS_TRY(check_hard_negatives(options, batch, result));
 

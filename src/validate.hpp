@@ -9,6 +9,9 @@
 
 namespace negcos {
 
+// Whether a call asks for more than the plain softmax over a query's candidates, or the published layer.
+bool is_general(const negcos_options& options, const negcos_batch& batch);
+
 int32_t validate_options(const negcos_options& options);
 int32_t validate_evaluate(const negcos_options& options, const negcos_batch& batch, const negcos_result& result);
 int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t documents, const int32_t* negatives);

@@ -109,6 +109,7 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
             *array = arena.take<T>(pad_lanes<T>(batch));
         for (T** array : {&level.document_top, &level.document_share, &level.document_smooth})
             if (both) *array = arena.take<T>(pad_lanes<T>(documents));
+        level.broken = arena.take<T>(batch);
         if (both) level.document_sums = arena.take<EdgeSums>(documents);
         level.chunk_top = arena.take<T>(t.block * t.chunks);
         level.chunk_sums = arena.take<EdgeSums>(t.block * t.chunks);
@@ -199,8 +200,14 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
                     [&](int64_t begin, int64_t end, T*) {
                         kernels_.tile_pack(level.documents, level.dim, tile.document_units, tile.panels, begin, end);
                     }) ||
-            !blocks(batch, [&](int64_t begin, int64_t end, T*) {
-                kernels_.tile_pack(level.queries, level.dim, tile.query_units, nullptr, begin, end);
+            !blocks(batch,
+                    [&](int64_t begin, int64_t end, T*) {
+                        kernels_.tile_pack(level.queries, level.dim, tile.query_units, nullptr, begin, end);
+                        for (int64_t i = begin; i < end; ++i) tile.broken[i] = k > 0 ? tiles_[k - 1].broken[i] : T(0);
+                        kernels_.variant_calm(tile.query_units, tile.stride, tile.width, tile.broken, begin, end);
+                    }) ||
+            !blocks(documents, [&](int64_t begin, int64_t end, T*) {  // in the gradients: panels keep what scores need
+                kernels_.variant_calm(tile.document_units, tile.stride, tile.width, nullptr, begin, end);
             }))
             return false;
         // The first block of queries writes these sums, the others add to them.

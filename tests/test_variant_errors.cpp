@@ -225,6 +225,11 @@ TEST_SUITE("unit") {
             mistakes.push_back({NEGCOS_STATUS_VALUE, {"direction"}, option(&O::direction, value)});
         }
         mistakes.push_back({NEGCOS_STATUS_VALUE, {"exclude"}, option(&O::exclude, 4)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, {"false_negative_margin"}, option(&O::false_negative_margin, -kInf)});
+        // Beyond what sums of logits and of weights can hold.
+        mistakes.push_back({NEGCOS_STATUS_VALUE, {"scale"}, option(&O::scale, 1e300)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, {"hardness"}, option(&O::hardness, 1e300)});
+        mistakes.push_back({NEGCOS_STATUS_VALUE, {"margin"}, option(&O::margin, 1e300)});
 
         mistakes.push_back({NEGCOS_STATUS_VALUE, {"prefix_count"}, option(&O::prefix_count, -1)});
         mistakes.push_back({NEGCOS_STATUS_VALUE, {"prefix_count"}, option(&O::prefix_count, 33)});
@@ -318,7 +323,7 @@ TEST_SUITE("unit") {
         for (const double value : {kNaN, kInf, -kInf})
             mistakes.push_back(
                 {NEGCOS_STATUS_VALUE, {"log_probability"}, [=](Call& c) { c.log_probability[9] = value; }});
-        for (const double value : {kNaN, kInf, -1e-9})
+        for (const double value : {kNaN, kInf, -1e-9, 1e300})
             mistakes.push_back({NEGCOS_STATUS_VALUE, {"weights"}, [=](Call& c) { c.weights[7] = value; }});
         check(mistakes);
     }

@@ -41,7 +41,8 @@
  * - On failure no output was written.
  * - Not one byte is read or written outside the rows given (the gap between `cols` and `row_stride` included).
  * - Inputs may overlap each other; an output may overlap nothing (checked: NEGCOS_STATUS_OVERLAP).
- * - After the first call of a shape a context allocates nothing more for calls of that shape and smaller.
+ * - After the first call of a shape and options a context allocates nothing more for such calls. (A dense sample in
+ *   which NaN or Inf shows for the first time goes another way, and may grow once.)
  * - For given inputs, options and dtype the outputs are the same bits from run to run, for every number of threads and
  *   every threading back end, and on every instruction set.
  * - One thread at a time per context; any number of contexts at once. Functions without a context may be called from
@@ -113,7 +114,7 @@ enum {
     NEGCOS_OBJECTIVE_SIGMOID = 2,       /* each candidate judged by itself: loss_i = -log sigma(z(i,0) + bias)
                                            + sum over the negatives of -log sigma(-z(i,k) - bias); with ALL: SigLIP */
     NEGCOS_OBJECTIVE_DECOUPLED = 3      /* as SOFTMAX with the negatives alone in the sum: loss_i = -z(i,0)
-                                           + log sum_{k>0} exp z(i,k), which may be below 0; 0 where no negative is left */
+                                           + log sum_{k>0} exp z(i,k), which may be below 0; without a negative 0 */
 };
 
 enum {
@@ -198,21 +199,22 @@ typedef struct negcos_context_options {
  */
 typedef struct negcos_options {
     uint32_t struct_size;
-    int32_t objective;      /* NEGCOS_OBJECTIVE_, SOFTMAX */
-    int32_t similarity;     /* NEGCOS_SIMILARITY_, COSINE */
-    int32_t sampling;       /* NEGCOS_SAMPLING_, SHUFFLE */
-    int32_t rounds;         /* N, negatives per query, >= 0; 4 */
-    int32_t reduction;      /* NEGCOS_REDUCTION_, MEAN: sum of w_i loss_i over the sum of w_i; SUM: without the
-                               division. w_i: batch.weights, or 1 */
-    int32_t direction;      /* NEGCOS_DIRECTION_, QUERY_TO_DOCUMENT */
-    int32_t exclude;        /* bits of NEGCOS_EXCLUDE_, 0 */
-    uint64_t seed;          /* with step and the round: the key of every draw; 0 */
-    uint64_t step;          /* the training step, so that each draws new negatives from one seed; 0 */
-    double scale;           /* 20; any finite number whose ratio to the temperature the working type can hold */
-    double temperature;     /* 1; finite, > 0 */
-    double bias;            /* 0; SIGMOID only */
-    double norm_floor;      /* 1e-12; finite, >= 0: norms below it count as it */
-    double margin;          /* 0; finite */
+    int32_t objective;  /* NEGCOS_OBJECTIVE_, SOFTMAX */
+    int32_t similarity; /* NEGCOS_SIMILARITY_, COSINE */
+    int32_t sampling;   /* NEGCOS_SAMPLING_, SHUFFLE */
+    int32_t rounds;     /* N, negatives per query, >= 0; 4 */
+    int32_t reduction;  /* NEGCOS_REDUCTION_, MEAN: sum of w_i loss_i over the sum of w_i; SUM: without the
+                           division. w_i: batch.weights, or 1 */
+    int32_t direction;  /* NEGCOS_DIRECTION_, QUERY_TO_DOCUMENT */
+    int32_t exclude;    /* bits of NEGCOS_EXCLUDE_, 0 */
+    uint64_t seed;      /* with step and the round: the key of every draw; 0 */
+    uint64_t step;      /* the training step, so that each draws new negatives from one seed; 0 */
+    double scale;       /* 20; any finite number whose ratio to the temperature is at most 2^124 (F64: 2^1020) in size;
+                           with any option but those above and norm_floor, 2^90 (2^960), as all terms of a logit */
+    double temperature; /* 1; finite, > 0 */
+    double bias;        /* 0; SIGMOID only */
+    double norm_floor;  /* 1e-12; finite, >= 0: norms below it count as it */
+    double margin;      /* 0; finite */
     double label_smoothing; /* 0; [0, 1), SOFTMAX only: of the K candidates left each gets label_smoothing / K of the
                                target, the positive 1 - label_smoothing on top */
     double hardness;        /* 0; finite */
@@ -222,7 +224,7 @@ typedef struct negcos_options {
                              prefix_weights[p] times the loss of the first prefix_dims[p] columns; metrics, logits,
                              excluded and zero_rows are those of the last prefix */
     const int32_t* prefix_dims;   /* P column counts, rising, in [1, d]; read during the call only */
-    const double* prefix_weights; /* P finite weights, >= 0; NULL = 1 each; read during the call only */
+    const double* prefix_weights; /* P weights in [0, 2^60] (F64: 2^480); NULL = 1 each; read during the call only */
 } negcos_options;
 
 typedef struct negcos_batch {
@@ -239,7 +241,8 @@ typedef struct negcos_batch {
     const int64_t* query_ids;      /* B, with NEGCOS_EXCLUDE_SAME_QUERY_ID; otherwise not read */
     const double* log_probability; /* NULL, or M finite numbers: log Q of each document to be drawn as a candidate
                                       (Yi et al., RecSys 2019); negcos_frequency estimates them */
-    const double* weights;         /* NULL, or B finite numbers >= 0. All 0: loss and gradients 0 */
+    const double* weights; /* NULL, or B numbers in [0, 2^60] (F64: 2^480). 0 takes a query out of the total and the
+                              gradients, whatever is in its row; all 0: loss and gradients 0 */
 } negcos_batch;
 
 /*

@@ -25,6 +25,13 @@ inline double multiply_add_one(double a, double b, double c) {
     return __builtin_fma(a, b, c);
 }
 
+template <class T>
+inline constexpr T kNan = static_cast<T>(__builtin_nanf(""));
+
+// Logits of dot products are held where sums of 2^31 are still finite. (Those of cosines are checked to be.)
+template <class T>
+inline constexpr T kLargestLogit = static_cast<T>(sizeof(T) == 4 ? 0x1p93 : 0x1p963);
+
 template <auto kValue>
 struct Constant {
     static constexpr auto value = kValue;
@@ -49,6 +56,8 @@ struct EdgeLogits {
         limit = similarity + static_cast<T>(t.false_negative_margin);
         own = similarity;
         positive = multiply_add_one(static_cast<T>(t.factor), similarity - static_cast<T>(t.margin), correction);
+        if (positive > kLargestLogit<T>) positive = kLargestLogit<T>;
+        if (positive < -kLargestLogit<T>) positive = -kLargestLogit<T>;
     }
 };
 
@@ -60,7 +69,8 @@ template <class T>
 EdgeKind kind_of(const LossTerms<T>& t) {
     if (is_sigmoid(t)) return EdgeKind::sigmoid;
     if (t.smoothing != 0) return EdgeKind::smoothed;
-    const bool open = static_cast<T>(t.factor + t.hardness) > 0 && t.false_negative_margin > kLargestNumber<double>;
+    const bool open =
+        t.bounded && static_cast<T>(t.factor + t.hardness) > 0 && t.false_negative_margin > kLargestNumber<double>;
     return open ? EdgeKind::open : EdgeKind::softmax;
 }
 
@@ -83,9 +93,11 @@ auto with_kind(EdgeKind kind, Body&& body) {
 template <EdgeKind kKind, class T>
 Lanes<T> negative_logit(const Lanes<T>& similarity, const Lanes<T>& factor, const Lanes<T>& correction,
                         const Lanes<T>& limit) {
-    const Lanes<T> z = multiply_add(factor, similarity, correction);
+    Lanes<T> z = multiply_add(factor, similarity, correction);
     if constexpr (kKind == EdgeKind::open) return z;
-    const Lanes<T> absent = broadcast(kAbsent<T>);
+    const Lanes<T> absent = broadcast(kAbsent<T>), most = broadcast(kLargestLogit<T>),
+                   least = broadcast(-kLargestLogit<T>);
+    z = select_less(most, z, most, select_less(z, least, least, z));
     return select_less_equal(similarity, absent, absent, select_less(limit, similarity, absent, z));
 }
 
@@ -216,7 +228,8 @@ Lanes<T> edge_weight(const Lanes<T>& z, const Lanes<T>& bias, const Lanes<T>& to
         return select_less_equal(z, absent, zero, select_less(x, zero, e, one) / (one + e) * share);
     } else {
         const Lanes<T> w = exp_nonpositive(z - top) * share;
-        return kKind == EdgeKind::smoothed ? select_less_equal(z, absent, zero, w - smooth) : w;
+        // Also 0 where a NaN among the others has made their share NaN.
+        return select_less_equal(z, absent, zero, kKind == EdgeKind::smoothed ? w - smooth : w);
     }
 }
 
@@ -266,9 +279,10 @@ struct ClosedRow {
 // relative to it serves rows and columns alike; 0 where there is none.
 template <class T>
 T common_top(const LossTerms<T>& t) {
-    const double margin = t.factor * (t.margin < 0 ? -t.margin : t.margin), most = t.factor + t.hardness + margin;
+    const double margin = t.factor * (t.margin < 0 ? -t.margin : t.margin);
+    const double most = t.factor + (t.hardness > 0 ? t.hardness : 0) + margin;
     const bool fits = t.factor > 0 && 2 * most + margin <= (sizeof(T) == 4 ? 70 : 600);
-    return t.bounded && kind_of(t) == EdgeKind::open && fits ? static_cast<T>(most) : T(0);
+    return t.light && kind_of(t) == EdgeKind::open && fits ? static_cast<T>(most) : T(0);
 }
 
 // log((a + b) / c) for positive numbers of any size; without loss when b is small beside a = c.
@@ -305,13 +319,14 @@ ClosedRow<T> close_row(const LossTerms<T>& t, const EdgeLogits<T>& l, T top, con
         const double share = weight / sums.sum;
         row.loss = sums.sum < 1 ? gap + log_of_ratio(sums.sum, 0, 1) : gap + log_one(1, sums.sum - 1);
         row.edges.share = static_cast<T>(share);
-        row.positive = -weight;
+        row.positive = positive == positive ? -weight : static_cast<double>(positive);
         row.moment = share * sums.moment;
     } else {
         const double own = static_cast<double>(exp_one(positive - top)), share = weight / (own + sums.sum);
         const double part = t.smoothing / (1 + sums.kept);
-        // Relative to a common top, both may be small.
-        row.loss = own < 1 && own + sums.sum < 1 ? log_of_ratio(own, sums.sum, own) : gap + log_one(own, sums.sum);
+        // Relative to a common top, both may be small, or rounding puts the positive above it.
+        const bool common = positive > top || (own < 1 && own + sums.sum < 1);
+        row.loss = common ? log_of_ratio(own, sums.sum, own) : gap + log_one(own, sums.sum);
         row.loss += part * sums.spread;
         row.edges.share = static_cast<T>(share);
         row.edges.smooth = static_cast<T>(weight * part);

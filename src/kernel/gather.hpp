@@ -153,7 +153,7 @@ int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
     using T = Working<E>;
     const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
     const int64_t forward = 2 * width + queries_together<E>(dim, slots) * QueryEdges<T>::kLists * list;
-    const int64_t backward = width + 2 * kIncomingEdges;
+    const int64_t backward = width + 4 * kIncomingEdges;
     return forward > backward ? forward : backward;
 }
 
@@ -204,23 +204,7 @@ public:
         }
     }
 
-    template <class T>
-    int64_t take(const T* edges, int32_t* source, T* coefficient, int64_t most) {
-        int64_t n = 0;
-        for (; n < most && next_ < end_; ++n, ++next_) {
-            int64_t slot = next_;
-            if (in_.start) {
-                source[n] = in_.edge[next_].query;
-                slot = in_.edge[next_].slot;
-            } else {
-                source[n] = slot == 0 ? static_cast<int32_t>(target_) : in_.inverse[(slot - 1) * in_.stride + target_];
-            }
-            coefficient[n] = edges[source[n] * in_.slots + slot];
-        }
-        return n;
-    }
-
-    // The edges themselves: where each one's coefficients are.
+    // Sources, and where each edge's coefficient is.
     int64_t take(int32_t* source, int64_t* edge, int64_t most) {
         int64_t n = 0;
         for (; n < most && next_ < end_; ++n, ++next_) {
@@ -247,14 +231,13 @@ void gather_gradient_of(const negcos::GatherGradient<E>& t, int64_t begin, int64
     const int64_t width = pad_lanes<T>(t.dim);
     T* total = scratch;
     T* coefficient = total + width;
-    int32_t* source = reinterpret_cast<int32_t*>(coefficient + kIncomingEdges);
+    int64_t* edge = reinterpret_cast<int64_t*>(coefficient + kIncomingEdges);
+    int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
     for (int64_t j = begin; j < end; ++j) {
         memset(total, 0, sizeof(T) * static_cast<size_t>(width));
         IncomingWalk walk(t.incoming, j);
-        while (const int64_t n = walk.take(t.edges, source, coefficient, kIncomingEdges)) {
-            for (int64_t k = 0; k < n; ++k) {
-                coefficient[k] *= t.sources.inverse[source[k]];
-            }
+        while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
+            for (int64_t k = 0; k < n; ++k) coefficient[k] = t.edges[edge[k]] * t.sources.inverse[source[k]];
             accumulate<kRescaled>(total, t.sources, t.dim, source, coefficient, n);
         }
         const T inverse = t.targets.inverse[j];

@@ -156,8 +156,8 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
         weight[0] = static_cast<T>(row.positive);
         e.moment[p] = row.moment;
         loss += level.weight * row.loss;
-        totals.grad_scale.add(row.grad_scale);
-        totals.grad_bias.add(row.total);
+        if (own_weight != 0) totals.grad_scale.add(row.grad_scale);
+        if (own_weight != 0) totals.grad_bias.add(row.total);
         if (p + 1 == t.level_count) {
             // Drawn as its own negative, the positive outranks nobody.
             int64_t rank = static_cast<int64_t>(sums.rank);
@@ -172,6 +172,9 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
     }
     totals.loss.add(own_weight == 0 ? 0 : own_weight * loss);
     writer.add(i, loss);
+    if (own_weight == 0)  // also where it met NaN
+        for (int64_t p = 0; p < t.level_count; ++p)
+            memset(e.weight + p * e.stride, 0, sizeof(T) * static_cast<size_t>(n));
 }
 
 // From the weights in each level's loss, in place, to those in the gradient of each level's columns; and the records of
@@ -187,9 +190,9 @@ void link_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
         T* weight = e.weight + p * e.stride;
         if (levels > 1) {
             for (int64_t k = 0; edges && k < e.documents; ++k)
-                edges[e.slot[k] * record + levels + p] = weight[k] * similarity[k];
+                edges[e.slot[k] * record + levels + p] = weight[k] == 0 ? 0 : weight[k] * similarity[k];
             for (int64_t k = e.documents; hard_edges && k < e.count; ++k)
-                hard_edges[(k - e.documents) * record + levels + p] = weight[k] * similarity[k];
+                hard_edges[(k - e.documents) * record + levels + p] = weight[k] == 0 ? 0 : weight[k] * similarity[k];
         }
         if (levels > 1 && t.levels[p].dead) {
             const T live = t.levels[p].queries.live[i];
@@ -199,13 +202,14 @@ void link_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
         if (p + 1 < levels)
             for (int64_t k = 0; k < e.count; ++k) weight[k] += weight[e.stride + k] * ratio[k];
         const T inverse = t.levels[p].queries.inverse[i];
-        for (int64_t k = 0; edges && k < e.documents; ++k) edges[e.slot[k] * record + p] = weight[k] * inverse;
+        for (int64_t k = 0; edges && k < e.documents; ++k)
+            edges[e.slot[k] * record + p] = weight[k] == 0 ? 0 : weight[k] * inverse;
         for (int64_t k = e.documents; hard_edges && k < e.count; ++k)
             hard_edges[(k - e.documents) * record + p] = weight[k];
     }
 }
 
-// Columns past the last prefix.
+// Columns [from, dim): those past the last prefix, or all of a row that takes no part.
 template <class E>
 void clear_rest(E* gradient, int64_t from, int64_t dim) {
     for (int64_t c = from; c < dim; ++c) gradient[c] = to_element<E>(Working<E>(0));
@@ -249,6 +253,8 @@ int64_t padded_columns(const Level<E>* levels, int64_t level_count) {
 
 template <bool kRescaled, class E, class T>
 void variant_query_gradient(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e, T* total) {
+    if (t.terms.weights && t.terms.weights[i] == 0)
+        return clear_rest(t.grad_queries.data + i * t.grad_queries.stride, 0, t.dim);
     memset(total, 0, sizeof(T) * static_cast<size_t>(padded_columns(t.levels, t.level_count)));
     const int64_t hard = e.count - e.documents;
     int64_t at = padded_columns(t.levels, t.level_count);
@@ -315,11 +321,30 @@ negcos::Totals variant_queries(const negcos::GatherVariants<E>& t, int64_t begin
                                                  : variant_queries_of<false>(t, begin, end, scratch);
 }
 
+// What was dropped has weight 0, and must not meet a NaN in its query. Returns the edges that are left.
+template <class T>
+int64_t without_dropped(int32_t* source, T* coefficient, int64_t n, int64_t record) {
+    int64_t kept = 0;
+    for (int64_t k = 0; k < n; ++k) {
+        bool any = false;
+        for (int64_t p = 0; p < record; ++p) {
+            const T x = coefficient[p * kIncomingEdges + k];
+            coefficient[p * kIncomingEdges + kept] = x;
+            any = any || !(x == 0);
+        }
+        source[kept] = source[k];
+        kept += any;
+    }
+    return kept;
+}
+
 template <bool kRescaled, class E>
 void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t levels = t.level_count, columns = padded_columns(t.levels, levels);
     const int64_t record = negcos::edge_record(levels);
+    const bool drops = t.terms.same_document.group || t.terms.same_query.group || t.terms.weights ||
+                       t.terms.false_negative_margin <= kLargestNumber<double>;
     T *total = scratch, *coefficient = total + columns;
     int64_t* edge = reinterpret_cast<int64_t*>(coefficient + record * kIncomingEdges);
     int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
@@ -333,16 +358,17 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int
             for (int64_t k = 0; k < n; ++k)
                 for (int64_t p = 0; p < record; ++p)
                     coefficient[p * kIncomingEdges + k] = t.edges[edge[k] * record + p];
+            const int64_t kept = drops ? without_dropped(source, coefficient, n, record) : n;
             for (int64_t p = levels; p < record; ++p) {
                 T* products = coefficient + p * kIncomingEdges;
-                for (int64_t k = n; k < pad_lanes<T>(n); ++k) products[k] = 0;
+                for (int64_t k = kept; k < pad_lanes<T>(kept); ++k) products[k] = 0;
                 Lanes<T> total = broadcast(T(0));
-                for (int64_t k = 0; k < n; k += kLanes<T>) total = total + load(static_cast<const T*>(products) + k);
+                for (int64_t k = 0; k < kept; k += kLanes<T>) total = total + load(static_cast<const T*>(products) + k);
                 moment[p - levels] += static_cast<double>(sum(total));
             }
             for (int64_t p = 0, at = 0; p < levels; at += pad_lanes<T>(t.levels[p++].dim))
                 accumulate<kRescaled>(total + at, t.levels[p].queries, t.levels[p].dim, source,
-                                      coefficient + p * kIncomingEdges, n);
+                                      coefficient + p * kIncomingEdges, kept);
         }
         finish_levels(t.levels, levels, &Level<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
                       static_cast<T>(t.terms.factor), t.grad_documents.data + j * t.grad_documents.stride);
@@ -367,6 +393,12 @@ void hard_gradient(const negcos::HardNegatives<E>& t, int64_t begin, int64_t end
     for (int64_t row = begin * t.hard; row < end * t.hard; ++row) {
         const int64_t i = row / t.hard;
         const T* edge = t.edges + row * record;
+        bool any = false;
+        for (int64_t p = 0; p < record; ++p) any = any || !(edge[p] == 0);
+        if (!any) {  // dropped
+            clear_rest(t.gradient.data + row * t.gradient.stride, 0, t.dim);
+            continue;
+        }
         for (int64_t p = 0, at = 0; p < t.level_count; at += pad_lanes<T>(t.levels[p++].dim)) {
             const Level<E>& level = t.levels[p];
             load_query<true>(level.queries, i, level.dim, total + at);

@@ -31,6 +31,22 @@ Working<E> positive_correction(const TileVariants<E>& t, int64_t i) {
     return t.terms.correct_positive ? t.terms.correction[t.candidates.positive(i)] : Working<E>(0);
 }
 
+// broken: set where a row is cleared; nullptr = not asked for.
+template <class T>
+void variant_calm(T* units, int64_t stride, int64_t width, T* broken, int64_t begin, int64_t end) noexcept {
+    for (int64_t i = begin; i < end; ++i) {
+        T* row = units + i * stride;
+        Lanes<T> zeros = broadcast(T(0));
+        for (int64_t c = 0; c < width; c += kLanes<T>) {
+            const Lanes<T> x = load(static_cast<const T*>(row) + c);
+            zeros = zeros + (x - x);
+        }
+        if (sum(zeros) == 0) continue;
+        memset(row, 0, sizeof(T) * static_cast<size_t>(width));
+        if (broken) broken[i] = 1;
+    }
+}
+
 // Similarities of queries [begin, end) with their positives and with their hard negatives, by the same chains as in the
 // tiles: equal rows are equally similar.
 template <class E>
@@ -50,7 +66,8 @@ void variant_positives(const TileVariants<E>& t, int64_t begin, int64_t end, Wor
             }
             multiply_units(query, tile.stride, static_cast<const T*>(tile.panels) + group * tile.width, tile.width,
                            level.dim, 1, 1, scores, kLanes<T>, p > 0);
-            tile.positives[i] = scores[own - group];
+            const bool broken = tile.broken[i] != 0;
+            tile.positives[i] = broken ? kNan<T> : scores[own - group];
             if (hard == 0) continue;
 
             negcos::Rows<E> rows = level.hard;
@@ -64,7 +81,7 @@ void variant_positives(const TileVariants<E>& t, int64_t begin, int64_t end, Wor
                 row[h] = similarity[h - t.batch() * hard] * (level.queries.ratio[i] * level.hard.ratio[i * hard + h]);
             multiply_units(query, tile.stride, static_cast<const T*>(panels), tile.width, level.dim, 1,
                            padded / kLanes<T>, row, padded, p > 0);
-            for (int64_t h = 0; h < hard; ++h) similarity[h] = row[h];
+            for (int64_t h = 0; h < hard; ++h) similarity[h] = broken ? kNan<T> : row[h];
         }
     }
 }
@@ -288,6 +305,10 @@ void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int6
         multiply_units<T>(tile.query_units + first * tile.stride, tile.stride, tile.panels + begin * tile.width,
                           tile.width, level.dim, count, padded / kLanes<T>, scores, t.score_stride, p > 0);
     }
+    for (int64_t p = 0; p < t.level_count; ++p)
+        for (int64_t r = 0; r < count; ++r)
+            if (t.tiles[p].broken[first + r] != 0)
+                for (int64_t k = 0; k < n; ++k) scores_of(t, t.tiles[p], chunk)[r * t.score_stride + k] = kNan<T>;
     const T top = t.both ? common_top(t.terms) : T(0);
     for (int64_t p = 0; p < t.level_count; ++p) {
         if (sums && top > 0) {
@@ -313,6 +334,12 @@ template <class E>
 double share_of(const TileVariants<E>& t, int64_t p, int64_t i) {
     const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
     return (t.both ? 0.5 : 1.0) * t.levels[p].weight * weight / t.terms.total_weight;
+}
+
+// A weight of 0 takes a query out of the total and the gradients, whatever it has met.
+template <class E>
+bool takes_no_part(const TileVariants<E>& t, int64_t i) {
+    return t.terms.weights && t.terms.weights[i] == 0;
 }
 
 // Query i's sums, of all chunks and its hard negatives, put together and closed.
@@ -353,7 +380,12 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
         sums.rank += part.rank;
         sums.dropped += part.dropped;
     }
-    const ClosedRow<T> row = close_row(terms, l, top, sums, share_of(t, p, i));
+    ClosedRow<T> row = close_row(terms, l, top, sums, share_of(t, p, i));
+    if (takes_no_part(t, i)) {
+        const double loss = row.loss;
+        row = ClosedRow<T>();
+        row.loss = loss;
+    }
     tile.query_top[i] = row.edges.top;
     tile.query_share[i] = row.edges.share;
     tile.query_smooth[i] = row.edges.smooth;
@@ -367,12 +399,13 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
     }
     if (hard == 0) return;
     weigh_edges(kind, similarity, none, none, hard, l, row.edges, list);
+    if (takes_no_part(t, i)) memset(list, 0, sizeof(T) * static_cast<size_t>(hard));
     const int64_t levels = t.level_count, record = negcos::edge_record(levels);
     for (int64_t h = 0; h < hard; ++h) {
         T* out = t.hard_edges + (i * hard + h) * record;
         out[p] = list[h];
         if (levels == 1) continue;
-        out[levels + p] = list[h] * t.hard_similarities[edge + h];
+        out[levels + p] = list[h] == 0 ? 0 : list[h] * t.hard_similarities[edge + h];
         out[p] *= t.levels[p].queries.live[i] * t.levels[p].hard.live[i * hard + h];
     }
 }
@@ -448,10 +481,12 @@ void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_
     }
     if (const T common = common_top(t.terms); common > 0) {
         const Lanes<T> factor = broadcast(l.factor), top = broadcast(common), share = broadcast(w.share);
+        const Lanes<T> zero = broadcast(T(0)), absent = broadcast(kAbsent<T>);
         const T* const shares = tile.document_share + begin;
         for (int64_t k = 0; k < n; k += kLanes<T>) {
-            const Lanes<T> z = multiply_add(factor, load(static_cast<const T*>(scores) + k), broadcast(T(0)));
-            store(scores + k, exp_nonpositive(z - top) * (share + load(shares + k)));
+            const Lanes<T> s = load(static_cast<const T*>(scores) + k), z = multiply_add(factor, s, zero);
+            const Lanes<T> weight = exp_nonpositive(z - top) * (share + load(shares + k));
+            store(scores + k, select_less_equal(s, absent, zero, weight));
         }
         return;
     }
@@ -487,6 +522,11 @@ void variant_weights(const TileVariants<E>& t, int64_t first, int64_t count, int
         for (int64_t r = 0; r < count; ++r) {
             const int64_t i = first + r, own = t.candidates.positive(i) - begin;
             T* row = panel + r * t.score_stride;
+            if (!t.both && takes_no_part(t, i)) {
+                memset(row, 0, sizeof(T) * static_cast<size_t>(padded));
+                if (t.level_count > 1) tile.chunk_moment[r * t.chunks + chunk] = 0;
+                continue;
+            }
             if (t.level_count > 1) memcpy(before, row, sizeof(T) * static_cast<size_t>(padded));
             weigh_row(t, p, i, r, chunk);
             if (own >= 0 && own < n) row[own] += tile.positive_weight[i];
@@ -553,6 +593,10 @@ void variant_finish_queries(const TileVariants<E>& t, int64_t first, int64_t beg
     double* moment = reinterpret_cast<double*>(row + pad_lanes<float>(hard));
     for (int64_t r = begin; r < end; ++r) {
         const int64_t i = first + r;
+        if (!t.both && takes_no_part(t, i)) {
+            clear_rest(t.grad_queries.data + i * t.grad_queries.stride, 0, t.dim);
+            continue;
+        }
         for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h);
         int64_t at = columns;
         for (int64_t p = t.level_count - 1; p >= 0; --p) {

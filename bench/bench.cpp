@@ -28,8 +28,9 @@ namespace {
 
 enum class Part { forward, gradients, sampling };
 
-// What the general loss costs beside the plain one. Prefixes are of a quarter, half and all of the columns.
-enum class Variant { plain, both, prefixes, sigmoid, smoothed, corrected };
+// What the general loss costs beside the plain one. Both directions share one exp while the scale is moderate, and not
+// at CLIP's largest, 100. Prefixes are of a quarter, half and all of the columns.
+enum class Variant { plain, both, both100, prefixes, sigmoid, smoothed, corrected };
 
 struct Case {
     int64_t batch, dim;
@@ -60,7 +61,9 @@ negcos::Options options_of(const Case& c) {
     negcos::Options options;
     options.sampling = c.rounds == all ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_SHUFFLE;
     options.rounds = c.rounds == all ? 0 : c.rounds;
-    if (c.variant == Variant::both) options.direction = NEGCOS_DIRECTION_BOTH;
+    const bool both = c.variant == Variant::both || c.variant == Variant::both100;
+    if (both) options.direction = NEGCOS_DIRECTION_BOTH;
+    if (c.variant == Variant::both100) options.scale = 100;
     if (c.variant == Variant::sigmoid) options.objective = NEGCOS_OBJECTIVE_SIGMOID, options.bias = -10;
     if (c.variant == Variant::smoothed) options.label_smoothing = 0.1;
     if (c.variant == Variant::corrected) options.exclude = NEGCOS_EXCLUDE_SAME_DOCUMENT_ID;
@@ -199,7 +202,7 @@ void run(benchmark::State& state, const Case& c) {
 void add(const Case& c) {
     static const char* const dtypes[] = {"f32", "f64", "f16", "bf16"};
     static const char* const parts[] = {"forward", "gradients", "sampling"};
-    static const char* const variants[] = {"", "/both", "/prefixes", "/sigmoid", "/smoothed", "/corrected"};
+    static const char* const variants[] = {"", "/both", "/both100", "/prefixes", "/sigmoid", "/smoothed", "/corrected"};
     const std::string name = std::string(c.rounds == all ? "tiles" : "gather") + "/" + parts[static_cast<int>(c.part)] +
                              "/B:" + std::to_string(c.batch) + "/d:" + std::to_string(c.dim) +
                              "/rounds:" + (c.rounds == all ? "all" : std::to_string(c.rounds)) + "/" + c.isa + "/" +
@@ -244,9 +247,9 @@ int main(int argc, char** argv) {
                                              {4096, 128, 50},
                                              {4096, 384, 20},
                                              {4096, 768, 20}})
-        for (const Variant variant : {Variant::plain, Variant::both, Variant::prefixes, Variant::sigmoid,
-                                      Variant::smoothed, Variant::corrected})
-            if (rounds == all || variant != Variant::both)
+        for (const Variant variant : {Variant::plain, Variant::both, Variant::both100, Variant::prefixes,
+                                      Variant::sigmoid, Variant::smoothed, Variant::corrected})
+            if (rounds == all || (variant != Variant::both && variant != Variant::both100))
                 if (variant != Variant::plain || batch != 4096 || dim != 128)  // a headline already
                     add({batch, dim, rounds, Part::gradients, 1, best, NEGCOS_DTYPE_F32, variant});
     // Rows of half the bytes, from each level of the memory: the batch of 1024 fits a second-level cache.

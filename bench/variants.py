@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-VARIANTS = ["both", "prefixes", "sigmoid", "smoothed", "corrected"]
+VARIANTS = ["both", "both100", "prefixes", "sigmoid", "smoothed", "corrected"]
 SHAPES = "B:4096/d:128/rounds:(all|50)|B:1024/d:(128|384)/rounds:all|B:2048/d:768/rounds:all|B:4096/d:(384|768)/rounds:20"
 NAME = re.compile(r"(\w+)/gradients/B:(\d+)/d:(\d+)/rounds:(\w+)/(\w+)/f32/threads:1(?:/(\w+))?/real_time_median$")
 

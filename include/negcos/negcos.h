@@ -7,15 +7,17 @@
  * Introduction
  * ============
  * Queries Q (B x d) and documents D (M x d, M >= B) come out of the two towers of a retrieval model. Row i of D is the
- * positive of query i. Each query is compared with its positive and with N negatives, other documents of the batch:
+ * positive of query i (unless batch.positives says otherwise; M may then be less than B). Each query is compared with
+ * its positive and with N negatives, other documents of the batch:
  *
  *     cos(i,j) = q_i . d_j / (max(|q_i|, f) * max(|d_j|, f))        f = norm_floor
  *     z(i,k)   = scale * cos(i, c(i,k)) / temperature               c(i,0) the positive, c(i,1..N) the negatives
  *     loss_i   = -z(i,0) + log sum_k exp z(i,k)
  *     loss     = mean_i loss_i  (or the sum)
  *
- * The library computes the loss, its gradients with respect to every query, document and the scale, and a few metrics,
- * in one call. Nothing is copied NEG + 1 times, and no B x M array is ever stored.
+ * The library computes the loss, its gradients with respect to every query, document, hard negative, the scale and the
+ * bias, and a few metrics, in one call; the rest of the loss family is options of that call. Nothing is copied NEG + 1
+ * times, and no B x M array is ever stored.
  *
  * Simple use
  * ==========
@@ -52,7 +54,7 @@
  * size. A program built against an older, shorter struct keeps working; a longer struct is accepted when the bytes
  * that this library does not know are zero.
  *
- * What a value of an enumeration or a field needs and this version cannot do answers NEGCOS_STATUS_UNSUPPORTED.
+ * Options that exclude each other, and threads that were not built in, answer NEGCOS_STATUS_UNSUPPORTED.
  */
 #ifndef NEGCOS_NEGCOS_H
 #define NEGCOS_NEGCOS_H
@@ -89,7 +91,7 @@ enum {
     NEGCOS_STATUS_WORKSPACE_LIMIT = 21, /* the call needs more than workspace_limit */
     NEGCOS_STATUS_THREADS = 22,         /* the threading back end failed */
     NEGCOS_STATUS_UNSUPPORTED_ISA = 30, /* not built in, or this machine cannot run it */
-    NEGCOS_STATUS_UNSUPPORTED = 31,     /* valid, but this version cannot do it */
+    NEGCOS_STATUS_UNSUPPORTED = 31,     /* two options that exclude each other, or not built in */
     NEGCOS_STATUS_IO = 40,              /* a file cannot be read or written, or is not what it should be */
     NEGCOS_STATUS_INTERNAL = 90         /* a bug in the library; please report it */
 };
@@ -210,7 +212,7 @@ typedef struct negcos_options {
     uint64_t seed;      /* with step and the round: the key of every draw; 0 */
     uint64_t step;      /* the training step, so that each draws new negatives from one seed; 0 */
     double scale;       /* 20; any finite number whose ratio to the temperature is at most 2^124 (F64: 2^1020) in size;
-                           with any option but those above and norm_floor, 2^90 (2^960), as all terms of a logit */
+                           2^90 (2^960), as all terms of a logit, for all but the plain SOFTMAX and BATCH_SOFTMAX */
     double temperature; /* 1; finite, > 0 */
     double bias;        /* 0; SIGMOID only */
     double norm_floor;  /* 1e-12; finite, >= 0: norms below it count as it */
@@ -336,11 +338,11 @@ NEGCOS_API int32_t negcos_evaluate(negcos_context* context, const negcos_options
                                    negcos_result* result);
 
 /*
- * The negatives alone: those that negcos_evaluate would use for a batch of `batch` queries and `documents` documents
- * (>= batch) under options->sampling, rounds, seed and step, as rows of documents. negatives: batch x rounds, owned by
- * the caller. options: NULL = the defaults.
- * Errors: NULL_ARGUMENT, STRUCT_SIZE, SHAPE, VALUE (GIVEN and ALL draw nothing), OUT_OF_MEMORY, WORKSPACE_LIMIT,
- * THREADS, UNSUPPORTED.
+ * The negatives alone: those that negcos_evaluate would use for a batch without `positives` (with them, ask for
+ * result.negatives) of `batch` queries and `documents` documents (>= batch) under options->sampling, rounds, seed and
+ * step, as rows of documents. negatives: batch x rounds, owned by the caller. options: NULL = the defaults. Errors:
+ * NULL_ARGUMENT, STRUCT_SIZE, SHAPE, VALUE (GIVEN and ALL draw nothing), OUT_OF_MEMORY, WORKSPACE_LIMIT, THREADS,
+ * UNSUPPORTED.
  */
 NEGCOS_API int32_t negcos_sample(negcos_context* context, const negcos_options* options, int64_t batch,
                                  int64_t documents, int32_t* negatives);

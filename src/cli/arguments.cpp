@@ -179,7 +179,8 @@ void define_loss(CLI::App& app, LossArguments& a) {
     add_file(app, "--save-negatives", a.save_negatives, "OUT.npy",
              "B x rounds: the negatives used ('<i4'); not with all");
     app.add_flag("--json", a.json,
-                 "print one JSON object, with the SHA-256 of all outputs; a number that is not finite is null");
+                 "print one JSON object, with the SHA-256 of its numbers and of the arrays asked for; a number that is "
+                 "not finite is null");
 
     app.footer(
         "Files are .npy, little-endian, C order: matrices '<f2', '<f4' or '<f8', all alike, of two dimensions, lists "

@@ -36,13 +36,13 @@ fail() {
     echo "FAILED: $1" >> "$told"
 }
 
-# An emulated machine is slow: digests are taken on one thread (or `threads`), exp and log of fewer numbers, and of the
-# sets of variants every fifth.
+# An emulated machine is slow: digests are taken on one thread (or `threads`), exp and log of fewer numbers, and of long
+# lists of cases every fifth.
 threads=
 emulated_suites() {
     name=$1 folder=$2
     shift 2
-    NEGCOS_DIGESTS_THREADS=$threads NEGCOS_ELEMENTARY_STEP=10007 NEGCOS_VARIANTS_STEP=5 \
+    NEGCOS_DIGESTS_THREADS=$threads NEGCOS_ELEMENTARY_STEP=10007 NEGCOS_TEST_STEP=5 \
         suites "$name" "$folder" --timeout-multiplier 4 "$@"
 }
 

@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -45,6 +46,12 @@ public:
 private:
     uint64_t state_;
 };
+
+// NEGCOS_TEST_STEP: every how many of a long list of cases, where all would take an emulated machine too long.
+inline uint64_t test_step() {
+    const char* text = std::getenv("NEGCOS_TEST_STEP");
+    return text ? std::strtoull(text, nullptr, 10) : 1;
+}
 
 // The instruction sets built in that this machine can run; says which it cannot.
 inline std::vector<std::string> isas(const char* test) {

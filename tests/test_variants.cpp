@@ -3,11 +3,8 @@
 // The whole loss family: every option and input beyond the plain loss, alone, in pairs and in random sets, on every
 // sampling, against the oracle and finite differences; and the oracle against differences of itself and against sums
 // written out by hand.
-//
-// NEGCOS_VARIANTS_STEP: every how many of the sets, where all would take an emulated machine too long.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <functional>
 
 #include "half.hpp"
@@ -85,17 +82,12 @@ void check_clear(const Problem<T>& p, const Outputs<T>& got, Tally& tally) {
     if (drops) check_against_oracle(p, got, exact, true, ranks);
 }
 
-uint64_t sets_step() {
-    const char* text = std::getenv("NEGCOS_VARIANTS_STEP");
-    return text ? std::strtoull(text, nullptr, 10) : 1;
-}
-
 // visit(features, sampling, shape, number): each feature alone, each pair among random others, and random sets.
 void each_set(const std::function<void(Features, int32_t, const Shape&, uint64_t)>& visit) {
     Random random(11);
     uint64_t number = 0;
     const auto one = [&](Features features, int32_t sampling) {
-        if (++number % sets_step() != 0) return;
+        if (++number % test_step() != 0) return;
         visit(features, sampling, kShapes[number % std::size(kShapes)], number);
     };
     for (int f = 0; f < kFeatures; ++f)
@@ -137,10 +129,10 @@ void large(const char* test) {
     for (const Shape& shape : {Shape{200, 390, 9, 3, 2}, {193, 193, 17, 190, 1}})
         for (const Feature f : {hard, prefixes, both, sigmoid, decoupled, label_smoothing, same_document, positives})
             for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL}) {
-                ++k;
                 // among so many similarities one is always too close to call in f32
                 const Features features =
                     draw_features(add(add(0, f), prefixes), random) & ~with(0, false_negative_margin);
+                if (static_cast<uint64_t>(++k) % test_step() != 0) continue;
                 INFO(names_of(features) << " sampling " << sampling << " B " << shape.batch << " M " << shape.count);
                 const Problem<T> p = make<T>(shape, features, sampling, static_cast<uint64_t>(k));
                 check_clear(p, run_everywhere(contexts, p, k), tally);
@@ -262,7 +254,7 @@ void library_differences(const char* test) {
                               return run(contexts.best(), p, {0, 0, false}).numbers.loss;
                           });
     });
-    CHECK(checked * sets_step() > 200);
+    CHECK(checked * test_step() > 200);
 }
 
 void oracle_differences() {
@@ -282,7 +274,7 @@ void oracle_differences() {
                           static_cast<double>(exact.grad_scale), static_cast<double>(exact.grad_bias), 1e-7, 1e-9,
                           [&] { return oracle::evaluate<Wide, Wide>(p.options_of(), p.inputs(p.given), held).loss; });
     });
-    CHECK(checked * sets_step() > 200);
+    CHECK(checked * test_step() > 200);
 }
 
 /*

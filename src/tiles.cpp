@@ -4,17 +4,6 @@
 #include <cstring>
 
 namespace negcos {
-namespace {
-
-// Queries per block: their scores against one chunk, and the rows of both, stay in a second-level cache. Documents per
-// chunk: enough chunks for all threads in a batch of a few hundred. Both are multiples of every register tile. Fixed,
-// since they decide the order of sums.
-constexpr int64_t kBlock = 192, kChunk = 192;
-
-// Rows per task where a task's work is no more than reading and writing them.
-constexpr int64_t kRowsPerTask = 64;
-
-}  // namespace
 
 template <class E>
 void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
@@ -25,10 +14,10 @@ void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
     t.dim = p.dim;
     t.width = pad_lanes<T>(p.dim);
     t.stride = odd_lines<T>(p.dim);
-    t.block = kBlock < batch ? kBlock : batch;
-    t.chunk = kChunk;
-    t.chunks = tasks_of(documents, kChunk);
-    t.score_stride = odd_lines<T>(kChunk);
+    t.block = kTileBlock < batch ? kTileBlock : batch;
+    t.chunk = kTileChunk;
+    t.chunks = tasks_of(documents, kTileChunk);
+    t.score_stride = odd_lines<T>(kTileChunk);
     t.gradients = p.gradients();
 
     // Products that overflow were refused with the shapes; the arena refuses what does not fit an address space.
@@ -71,7 +60,7 @@ bool TileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& tota
     const bool small = !__builtin_mul_overflow(batch * documents, t.width, &work) && work < kInlineWork;
     const auto scratch = [&](int64_t worker) { return scratch_ + worker * scratch_size_; };
     const auto blocks = [&](int64_t rows, auto&& body) {
-        return for_each_block(parallel, rows, kRowsPerTask, small, body);
+        return for_each_block(parallel, rows, kTileRows, small, body);
     };
 
     if (sampled_ && !sampled_->build(parallel, kernels, small)) return false;

@@ -14,6 +14,14 @@
 
 namespace negcos {
 
+// Queries per block: their scores against one chunk, and the rows of both, stay in a second-level cache. Documents per
+// chunk: enough chunks for all threads in a batch of a few hundred. Both are multiples of every register tile. Fixed,
+// since they decide the order of sums.
+inline constexpr int64_t kTileBlock = 192, kTileChunk = 192;
+
+// Rows per task where a task's work is no more than reading and writing them.
+inline constexpr int64_t kTileRows = 64;
+
 template <class E>
 class TileEngine {
     using T = Working<E>;

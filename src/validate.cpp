@@ -122,6 +122,15 @@ int32_t check_input(const char* name, const Matrix& m) {
     return check_matrix(name, m);
 }
 
+int32_t check_like_queries(const char* name, const negcos_const_matrix& m, const negcos_const_matrix& queries) {
+    if (m.dtype != queries.dtype)
+        return fail(NEGCOS_STATUS_DTYPE, "%s.dtype is %d, expected the queries' %d", name, m.dtype, queries.dtype);
+    if (m.cols != queries.cols)
+        return fail(NEGCOS_STATUS_SHAPE, "%s has %lld columns, expected the queries' %lld", name,
+                    static_cast<long long>(m.cols), static_cast<long long>(queries.cols));
+    return NEGCOS_STATUS_OK;
+}
+
 int32_t check_output(const char* name, const negcos_matrix& m, int64_t rows, int64_t cols, int32_t dtype) {
     if (!m.data) return NEGCOS_STATUS_OK;
     NEGCOS_TRY(check_matrix(name, m));
@@ -249,12 +258,7 @@ int32_t check_hard_negatives(const negcos_options& options, const negcos_batch& 
         return NEGCOS_STATUS_OK;
     }
     NEGCOS_TRY(check_matrix("batch.hard_negatives", hard));
-    if (hard.dtype != queries.dtype)
-        return fail(NEGCOS_STATUS_DTYPE, "batch.hard_negatives.dtype is %d, expected the queries' %d", hard.dtype,
-                    queries.dtype);
-    if (hard.cols != queries.cols)
-        return fail(NEGCOS_STATUS_SHAPE, "batch.hard_negatives has %lld columns, expected the queries' %lld",
-                    static_cast<long long>(hard.cols), static_cast<long long>(queries.cols));
+    NEGCOS_TRY(check_like_queries("batch.hard_negatives", hard, queries));
     if (queries.rows > 0 ? hard.rows % queries.rows != 0 : hard.rows != 0)
         return fail(NEGCOS_STATUS_SHAPE, "batch.hard_negatives has %lld rows, expected a multiple of the %lld queries",
                     static_cast<long long>(hard.rows), static_cast<long long>(queries.rows));
@@ -408,12 +412,7 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
     const negcos_const_matrix &queries = batch.queries, &documents = batch.documents;
     NEGCOS_TRY(check_input("batch.queries", queries));
     NEGCOS_TRY(check_input("batch.documents", documents));
-    if (documents.dtype != queries.dtype)
-        return fail(NEGCOS_STATUS_DTYPE, "batch.documents.dtype is %d, expected the queries' %d", documents.dtype,
-                    queries.dtype);
-    if (documents.cols != queries.cols)
-        return fail(NEGCOS_STATUS_SHAPE, "batch.documents has %lld columns, expected the queries' %lld",
-                    static_cast<long long>(documents.cols), static_cast<long long>(queries.cols));
+    NEGCOS_TRY(check_like_queries("batch.documents", documents, queries));
     if (documents.rows < queries.rows && !batch.positives)
         return fail(NEGCOS_STATUS_SHAPE, "batch.documents has %lld rows, expected at least the queries' %lld",
                     static_cast<long long>(documents.rows), static_cast<long long>(queries.rows));

@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "tiles.hpp"
+
 namespace negcos {
 namespace {
 
@@ -70,8 +72,7 @@ bool GatherVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tot
 
 namespace {
 
-// As in tiles.cpp: fixed, since they decide the order of sums.
-constexpr int64_t kBlock = 192, kChunk = 192, kRowsPerTask = 64, kRowsOfBlock = 8;
+constexpr int64_t kRowsOfBlock = 8;  // per task, where rows of a block are put together
 
 }  // namespace
 
@@ -81,10 +82,10 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
     const int64_t batch = p.batch(), documents = p.documents.count;
     const bool both = p.both, gradients = p.gradients(), prefixes = p.level_count > 1;
     TileVariants<E>& t = work_ = TileVariants<E>();
-    t.block = kBlock < batch ? kBlock : batch;
-    t.chunk = kChunk;
-    t.chunks = tasks_of(documents, kChunk);
-    t.score_stride = odd_lines<T>(kChunk);
+    t.block = kTileBlock < batch ? kTileBlock : batch;
+    t.chunk = kTileChunk;
+    t.chunks = tasks_of(documents, kTileChunk);
+    t.score_stride = odd_lines<T>(kTileChunk);
     const int64_t cells = t.chunks * t.block * t.score_stride, hard = p.level_count * batch * p.terms.hard;
     if (sampled_) {
         sampled_->reserve(arena, workers, false);
@@ -120,7 +121,7 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
         if (p.grad_queries.data) level.partial = arena.take<T>(t.chunks * t.block * level.stride);
         if (p.grad_documents.data) level.gradient_sums = arena.take<T>(documents * level.stride);
     }
-    scratch_size_ = kernels_.tile_variant_scratch(p.levels, p.level_count, kChunk, t.chunks, p.terms.hard);
+    scratch_size_ = kernels_.tile_variant_scratch(p.levels, p.level_count, kTileChunk, t.chunks, p.terms.hard);
     scratch_ = arena.take<T>(scratch_size_ * workers);
 }
 
@@ -168,7 +169,7 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
     int64_t work;
     const bool small = !__builtin_mul_overflow(batch * documents, p.dim, &work) && work < kInlineWork;
     const auto blocks = [&](int64_t rows, auto&& body) {
-        return for_each_block(parallel, rows, kRowsPerTask, small, [&](int64_t begin, int64_t end, int64_t worker) {
+        return for_each_block(parallel, rows, kTileRows, small, [&](int64_t begin, int64_t end, int64_t worker) {
             body(begin, end, scratch_ + worker * scratch_size_);
         });
     };

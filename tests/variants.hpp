@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Problems of the whole loss family: any set of features that go together, on any sampling and shape.
+// Problems of the whole loss family: any set of features that go together, on any sampling and shape; run on every
+// instruction set and compared with the oracle.
 #ifndef NEGCOS_TESTS_VARIANTS_HPP
 #define NEGCOS_TESTS_VARIANTS_HPP
 
@@ -229,6 +230,43 @@ bool drops_are_clear(const Problem<T>& p, const oracle::Result<W>& exact) {
 template <class T, class W>
 bool ranks_are_clear(const Problem<T>& p, const oracle::Result<W>& exact) {
     return p.last_dim() == 1 || static_cast<double>(exact.rank_clearance) > 2 * harness::Tolerance<T>(p).logit;
+}
+
+// One of each instruction set, the best first.
+struct Contexts {
+    std::vector<negcos::Context> all;
+    explicit Contexts(const char* test) {
+        for (const std::string& isa : harness::isas(test)) all.push_back(harness::context(isa));
+    }
+    negcos::Context& best() { return all.front(); }
+};
+
+// The outputs of the best instruction set; the others' are the same bits.
+template <class T>
+harness::Outputs<T> run_everywhere(Contexts& contexts, const Problem<T>& p, int64_t k = 0) {
+    harness::Outputs<T> first = harness::run(contexts.best(), p, {k % 5, k % 4, true});
+    const std::string expected = first.bytes();
+    for (size_t v = 1; v < contexts.all.size(); ++v) {
+        INFO(contexts.all[v].isa());
+        const int64_t n = k + static_cast<int64_t>(v);
+        CHECK(harness::run(contexts.all[v], p, {n % 5, n % 4, true}).bytes() == expected);
+    }
+    return first;
+}
+
+struct Tally {
+    int64_t problems = 0, drops_unclear = 0, ranks_unclear = 0;
+};
+
+// Against the oracle, as far as rounding does not decide.
+template <class T>
+void check_clear(const Problem<T>& p, const harness::Outputs<T>& got, Tally& tally) {
+    const auto exact = oracle::evaluate<T>(p.options_of(), p.inputs(got.negatives));
+    const bool ranks = ranks_are_clear(p, exact), drops = drops_are_clear(p, exact);
+    ++tally.problems;
+    tally.ranks_unclear += !ranks;
+    tally.drops_unclear += !drops;
+    if (drops) harness::check_against_oracle(p, got, exact, true, ranks);
 }
 
 }  // namespace variants

@@ -2,8 +2,8 @@
 //
 // Every way to call wrongly: the status, a sentence that names the argument, and not a byte of output written.
 #include <cstdlib>
-#include <functional>
 
+#include "errors.hpp"
 #include "harness.hpp"
 
 namespace {
@@ -16,11 +16,7 @@ struct Call {
     std::vector<float> losses = std::vector<float>(8, 7), hits = losses, logits = std::vector<float>(8 * 5, 7);
     std::vector<float> grad_queries = std::vector<float>(32, 7), grad_documents = grad_queries;
     std::vector<int32_t> negatives = std::vector<int32_t>(32, 7), given = std::vector<int32_t>(32, 1);
-    negcos::Context context{[] {
-        negcos::ContextOptions options;
-        options.threading = NEGCOS_THREADING_SERIAL;
-        return options;
-    }()};
+    negcos::Context context = errors::serial_context();
     negcos::Options options;
     negcos::Batch batch{negcos::view(std::span<const float>(queries), 8, 4),
                         negcos::view(std::span<const float>(documents), 8, 4)};
@@ -37,34 +33,15 @@ struct Call {
     }
     int32_t evaluate() { return negcos_evaluate(context.get(), &options, &batch, &result); }
     bool untouched() const {
-        const auto all = [](const auto& v) {
-            for (const auto x : v)
-                if (x != 7) return false;
-            return true;
-        };
-        return all(losses) && all(hits) && all(logits) && all(grad_queries) && all(grad_documents) && all(negatives) &&
-               result.loss == -3 && result.accuracy == -3;
+        return errors::all_seven(losses, hits, logits, grad_queries, grad_documents, negatives) && result.loss == -3 &&
+               result.accuracy == -3;
     }
 };
 
-struct Mistake {
-    int32_t status;
-    const char* named;  // in the sentence
-    std::function<void(Call&)> spoil;
-};
+using Mistake = errors::Mistake<Call>;
 
 void check(const std::vector<Mistake>& mistakes) {
-    for (const Mistake& mistake : mistakes) {
-        Call call;
-        mistake.spoil(call);
-        const int32_t status = call.evaluate();
-        const std::string sentence = negcos_last_error();
-        INFO(mistake.named << ": " << sentence);
-        CHECK(status == mistake.status);
-        CHECK(sentence.find(mistake.named) != std::string::npos);
-        CHECK(call.untouched());
-        CHECK(std::string(negcos_status_string(status)) != "unknown status");
-    }
+    errors::check(mistakes);
 }
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kInf = std::numeric_limits<double>::infinity();

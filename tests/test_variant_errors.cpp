@@ -4,6 +4,7 @@
 // status, a sentence that names the argument (or both of the two), and not a byte of output written.
 #include <functional>
 
+#include "errors.hpp"
 #include "harness.hpp"
 
 namespace {
@@ -23,11 +24,7 @@ struct Call {
     std::vector<double> log_probability = std::vector<double>(10, -2), weights = std::vector<double>(8, 1);
     std::vector<int32_t> prefix_dims = {1, 2, 4};
     std::vector<double> prefix_weights = {1, 0.5, 2};
-    negcos::Context context{[] {
-        negcos::ContextOptions options;
-        options.threading = NEGCOS_THREADING_SERIAL;
-        return options;
-    }()};
+    negcos::Context context = errors::serial_context();
     negcos::Options options;
     negcos::Batch batch{negcos::view(std::span<const float>(queries), 8, 4),
                         negcos::view(std::span<const float>(documents), 10, 4)};
@@ -63,35 +60,15 @@ struct Call {
     }
     int32_t evaluate() { return negcos_evaluate(context.get(), &options, &batch, &result); }
     bool untouched() const {
-        const auto all = [](const auto& v) {
-            for (const auto x : v)
-                if (x != 7) return false;
-            return true;
-        };
-        return all(losses) && all(logits) && all(grad_queries) && all(grad_documents) && all(grad_hard) &&
-               result.loss == -3 && result.accuracy == -3;
+        return errors::all_seven(losses, logits, grad_queries, grad_documents, grad_hard) && result.loss == -3 &&
+               result.accuracy == -3;
     }
 };
 
-struct Mistake {
-    int32_t status;
-    std::vector<std::string> named;  // in the sentence
-    std::function<void(Call&)> spoil;
-};
+using Mistake = errors::Mistake<Call>;
 
 void check(const std::vector<Mistake>& mistakes) {
-    for (const Mistake& mistake : mistakes) {
-        Call call;
-        mistake.spoil(call);
-        const int32_t status = call.evaluate();
-        const std::string sentence = negcos_last_error();
-        for (const std::string& named : mistake.named) {
-            INFO(named << ": " << sentence);
-            CHECK(status == mistake.status);
-            CHECK(sentence.find(named) != std::string::npos);
-            CHECK(call.untouched());
-        }
-    }
+    errors::check(mistakes);
 }
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kInf = std::numeric_limits<double>::infinity();

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads meson's testlog.json files and prints every skip and one closing line.
 
-What doctest ran counts by test cases, any other test as one. That a machine cannot run an instruction set is one skip,
+What doctest ran counts by test cases, as does a test that says `N passed, N failed`; any other test as one. That a machine cannot run an instruction set is one skip,
 with the number of tests that it leaves out. A test that did not end well counts as at least one
 failure. `--told FILE` first: lines that begin with SKIP or FAILED, of what did not get as far as a log. Exit status 1 unless something
 passed and nothing failed.
@@ -12,6 +12,7 @@ import pathlib
 import re
 import sys
 
+CASES = re.compile(r"^(?:\[doctest\] test cases: *\d+ *\| *)?(\d+) passed(?: *\| *|, )(\d+) failed(?:$| *\|)", re.MULTILINE)
 CANNOT_RUN = re.compile(r"^SKIP: .* on (\w+): this machine cannot run it$")
 
 passed = failed = 0
@@ -36,7 +37,7 @@ for path in paths:
                     cannot_run[isa[1]] = cannot_run.get(isa[1], 0) + 1
                 else:
                     skips.append(f"{line} ({machine})")
-            cases = re.search(r"^\[doctest\] test cases: *\d+ *\| *(\d+) passed *\| *(\d+) failed", output, re.MULTILINE)
+            cases = CASES.search(output)
             ended_well = test["result"] in ("OK", "SKIP")
             if cases and test["result"] != "TIMEOUT":
                 passed += int(cases[1])

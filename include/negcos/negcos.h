@@ -62,6 +62,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* MAJOR is the ABI's too, and the number in the shared library's name (libnegcos.so.MAJOR): within it programs keep
+   running, against newer libraries as well. */
 #define NEGCOS_VERSION_MAJOR 0
 #define NEGCOS_VERSION_MINOR 1
 #define NEGCOS_VERSION_PATCH 0

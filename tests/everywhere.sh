@@ -56,10 +56,14 @@ elif ! command -v aarch64-linux-gnu-g++ > /dev/null || ! command -v qemu-aarch64
 else
     export NEGCOS_EMULATOR='qemu-aarch64 -L /usr/aarch64-linux-gnu'
     if "$root/tests/cross.sh" "$build/neon"; then
-        emulated_suites neon "$build/neon" --suite unit --suite bits --suite accuracy
-        threads=3
-        [ -z "$slow" ] || emulated_suites neon-threads "$build/neon" digests_f32 digests_bf16
-        threads=
+        emulated_suites neon "$build/neon" --suite unit --suite accuracy
+        emulated_suites neon-bits "$build/neon" --suite bits calls threads digests_f32 digests_f64
+        if [ -n "$slow" ]; then
+            emulated_suites neon-half "$build/neon" digests_f16 digests_bf16
+            threads=3
+            emulated_suites neon-threads "$build/neon" digests_f32 digests_bf16
+            threads=
+        fi
     else
         fail "neon: the build"
     fi
@@ -84,7 +88,7 @@ emulated() {
     unset NEGCOS_EMULATOR NEGCOS_EXPECTED_ISA
 }
 emulated Haswell avx2 --suite unit ${slow:+--suite bits --suite accuracy}
-emulated Nehalem scalar --suite unit ${slow:+--suite bits --suite accuracy}
+[ -z "$slow" ] || emulated Nehalem scalar --suite unit --suite bits --suite accuracy
 
 # newer_xsimd SUITE: as xsimd is in that suite of Debian's, the same digests.
 newer_xsimd() {
@@ -105,8 +109,10 @@ newer_xsimd() {
         fail "xsimd $version: the build"
     fi
 }
-newer_xsimd trixie
-newer_xsimd forky
+if [ -n "$slow" ]; then
+    newer_xsimd trixie
+    newer_xsimd forky
+fi
 
 # shellcheck disable=SC2086
 "$root/tests/summary.py" --told "$told" $logs

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays of any library as an address, a shape and strides, without a copy: NumPy's own, and others by DLPack.
+
+DLPack capsules are read here rather than by numpy.from_dlpack, which knows no bfloat16.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._errors import error
+from ._library import Matrix
+
+# Element types that the library computes in: NEGCOS_DTYPE_ and bytes.
+FLOATS = {"float32": (0, 4), "float64": (1, 8), "float16": (2, 2), "bfloat16": (3, 2)}
+
+
+class _Tensor(ctypes.Structure):  # DLTensor
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+class _Versioned(ctypes.Structure):  # DLManagedTensorVersioned
+    _fields_ = [
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("manager_ctx", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _Tensor),
+    ]
+
+
+_READ_ONLY, _IS_COPIED = 1, 2  # flags
+_CPU, _CUDA_HOST = 1, 3  # memory that the processor reads: plain, and pinned for a GPU
+_CODES = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
+
+# An address for arrays without elements, whose own may be NULL, which is "absent" to the library.
+_NOWHERE = (ctypes.c_double * 1)()
+
+_is_valid = ctypes.pythonapi.PyCapsule_IsValid
+_is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
+_get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_get_pointer.restype, _get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+@dataclass(frozen=True)
+class View:
+    """Memory of somebody else's, valid while `owner` lives."""
+
+    address: int  # never 0
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+    dtype: str  # NumPy's name, or "bfloat16"
+    writable: bool
+    owner: Any
+
+    def __post_init__(self) -> None:
+        if 0 in self.shape:
+            object.__setattr__(self, "address", ctypes.addressof(_NOWHERE))
+
+    @property
+    def contiguous(self) -> bool:
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides)):
+            if size > 1 and stride != expected:
+                return 0 in self.shape
+            expected *= size
+        return True
+
+
+def view(name: str, array: Any) -> View:
+    """name: of the argument, for errors."""
+    if isinstance(array, np.ndarray):
+        return _view_numpy(name, array)
+    if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
+        return _view_dlpack(name, array)
+    raise error("dtype", f"{name} is a {type(array).__name__}, expected a NumPy array or one with __dlpack__")
+
+
+def _view_numpy(name: str, array: np.ndarray[Any, Any]) -> View:
+    if not array.dtype.isnative:
+        raise error("dtype", f"{name} is of {array.dtype.str}, expected this machine's byte order")
+    if any(stride % array.itemsize for stride in array.strides):
+        raise error("shape", f"{name} has strides of {array.strides} bytes, expected multiples of its elements")
+    strides = tuple(stride // array.itemsize for stride in array.strides)
+    return View(array.ctypes.data, array.shape, strides, array.dtype.name, array.flags.writeable, array)
+
+
+def _view_dlpack(name: str, array: Any) -> View:
+    device = int(array.__dlpack_device__()[0])
+    if device not in (_CPU, _CUDA_HOST):
+        raise error("dtype", f"{name} is on a device (DLPack type {device}), expected the CPU")
+    try:
+        capsule = array.__dlpack__(max_version=(1, 0), copy=False)
+    except TypeError:  # a producer from before DLPack 1.0
+        capsule = array.__dlpack__()
+    # The capsule is borrowed, never taken: it keeps its name, so that its own destructor calls the deleter.
+    flags = 0
+    if _is_valid(capsule, b"dltensor_versioned"):
+        managed = _Versioned.from_address(_get_pointer(capsule, b"dltensor_versioned"))
+        if managed.major != 1:
+            raise error("dtype", f"{name} speaks DLPack {managed.major}.{managed.minor}, expected 1")
+        tensor, flags = managed.tensor, managed.flags
+    elif _is_valid(capsule, b"dltensor"):
+        tensor = _Tensor.from_address(_get_pointer(capsule, b"dltensor"))
+    else:
+        raise error("dtype", f"{name}: its __dlpack__() returned no DLPack capsule")
+    kind = _CODES.get(tensor.code, f"DLPack type {tensor.code} of ")
+    if tensor.lanes != 1:
+        raise error("dtype", f"{name} has elements of {tensor.lanes} lanes, expected 1")
+    shape = tuple(tensor.shape[: tensor.ndim])
+    if tensor.strides:
+        strides = tuple(tensor.strides[: tensor.ndim])
+    else:  # compact
+        strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(tensor.ndim))
+    dtype = "bool" if kind == "bool" else f"{kind}{tensor.bits}"
+    writable = not flags & (_READ_ONLY | _IS_COPIED)
+    return View((tensor.data or 0) + tensor.byte_offset, shape, strides, dtype, writable, (array, capsule))
+
+
+def matrix(name: str, given: View) -> Matrix:
+    """A two-dimensional view, or a one-dimensional one as a column, in the library's terms."""
+    if given.dtype not in FLOATS:
+        raise error("dtype", f"{name} is of {given.dtype}, expected one of {', '.join(FLOATS)}")
+    if len(given.shape) == 1:
+        (rows,), (row_stride,) = given.shape, given.strides
+        cols, col_stride = 1, 1
+    else:
+        (rows, cols), (row_stride, col_stride) = given.shape, given.strides
+    if rows <= 1 or cols == 0:
+        row_stride = cols
+    if cols > 1 and col_stride != 1:
+        raise error("shape", f"{name} has {col_stride} elements from column to column, expected contiguous rows")
+    if row_stride < cols:
+        raise error("shape", f"{name} has {row_stride} elements from row to row, expected at least its {cols} columns")
+    return Matrix(given.address, rows, cols, row_stride, FLOATS[given.dtype][0], 0)
+
+
+def describe(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def expect_shape(name: str, given: View, expected: tuple[int, ...], meaning: str) -> None:
+    if given.shape != expected:
+        raise error("shape", f"{name} is {describe(given.shape)}, expected {describe(expected)}: {meaning}")
+
+
+def vector(name: str, values: Any, dtype: str, shape: tuple[int, ...] | None, meaning: str = "") -> View:
+    """Contiguous elements of `dtype`: as they are, or else a copy when no value changes (int32 to int64, lists).
+    shape: None = one-dimensional of any length."""
+    is_array = isinstance(values, np.ndarray) or hasattr(values, "__dlpack__")
+    given = view(name, values if is_array else _from_sequence(name, values))
+    if shape is not None:
+        expect_shape(name, given, shape, meaning)
+    elif len(given.shape) != 1:
+        raise error("shape", f"{name} is {describe(given.shape)}, expected one dimension")
+    if given.dtype == dtype and given.contiguous:
+        return given
+    return view(name, _converted(name, given, dtype))
+
+
+def output(name: str, array: Any, dtype: str, shape: tuple[int, ...]) -> View:
+    """An array that the library will write to."""
+    given = view(name, array)
+    if given.dtype != dtype:
+        raise error("dtype", f"{name} is of {given.dtype}, expected {dtype}")
+    if not given.writable:
+        raise error("value", f"{name} is read-only, expected a writable array")
+    expect_shape(name, given, shape, "the shape of this output")
+    return given
+
+
+def contiguous_output(name: str, array: Any, dtype: str, shape: tuple[int, ...]) -> View:
+    given = output(name, array, dtype, shape)
+    if not given.contiguous:
+        raise error("shape", f"{name} has strides of {describe(given.strides)} elements, expected contiguous ones")
+    return given
+
+
+def _from_sequence(name: str, values: Any) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as failure:
+        raise error("dtype", f"{name} is a {type(values).__name__} that makes no array: {failure}") from None
+
+
+def _converted(name: str, given: View, dtype: str) -> np.ndarray[Any, Any]:
+    source = as_numpy(given)
+    target = np.dtype(dtype)
+    if source.dtype.kind in ("i", "u", "f") and np.can_cast(source.dtype, target, "safe"):
+        return source.astype(target)
+    if source.dtype.kind in ("i", "u") and target.kind == "i":
+        limits = np.iinfo(target)
+        if source.size == 0 or (int(source.min()) >= limits.min and int(source.max()) <= limits.max):
+            return source.astype(target)
+        raise error("value", f"{name} has numbers outside {dtype}")
+    raise error("dtype", f"{name} is of {given.dtype}, expected {dtype}, or what converts to it without loss")
+
+
+def as_numpy(given: View) -> np.ndarray[Any, Any]:
+    """A NumPy array over the view's memory; the view must outlive it."""
+    array = given.owner
+    if isinstance(array, np.ndarray):
+        return array
+    try:
+        dtype = np.dtype(given.dtype)
+    except TypeError:
+        return np.empty(given.shape, "V2")  # bfloat16 without ml_dtypes: no index array, and refused as such
+    interface = {
+        "version": 3,
+        "data": (given.address, True),
+        "shape": given.shape,
+        "typestr": dtype.str,
+        "strides": tuple(stride * dtype.itemsize for stride in given.strides),
+    }
+    return np.asarray(type("Borrowed", (), {"__array_interface__": interface})())
+
+
+def bfloat16() -> np.dtype[Any]:
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise error(
+            "dtype", "outputs of bfloat16 need the package ml_dtypes, or arrays of the caller's by out="
+        ) from None
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loss of a batch, and the negatives alone."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _library
+from ._arrays import View, bfloat16, contiguous_output, describe, matrix, output, vector, view
+from ._context import Context, default_context, enumerator, integer, items, number
+from ._errors import error
+from ._library import ENUMERATORS, initialised, library
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Numbers, and the arrays asked for (None where not): NumPy's, or the caller's own given as `out`."""
+
+    loss: float
+    grad_scale: float
+    grad_bias: float
+    accuracy: float
+    mean_reciprocal_rank: float
+    excluded: int
+    zero_rows: int
+    losses: Any = None
+    hit_probability: Any = None
+    logits: Any = None
+    grad_queries: Any = None
+    grad_documents: Any = None
+    grad_hard_negatives: Any = None
+    negatives: Any = None
+
+
+_NUMBERS = ("loss", "grad_scale", "grad_bias", "accuracy", "mean_reciprocal_rank", "excluded", "zero_rows")
+OUTPUTS = ("losses", "hit_probability", "logits", "grad_queries", "grad_documents", "grad_hard_negatives", "negatives")
+
+
+def evaluate(
+    queries: Any,
+    documents: Any,
+    *,
+    context: Optional[Context] = None,
+    hard_negatives: Any = None,
+    positives: Any = None,
+    negatives: Any = None,
+    document_ids: Any = None,
+    query_ids: Any = None,
+    log_probability: Any = None,
+    weights: Any = None,
+    outputs: Iterable[str] = ("grad_queries", "grad_documents"),
+    out: Optional[Mapping[str, Any]] = None,
+    objective: str = "softmax",
+    similarity: str = "cosine",
+    sampling: str = "shuffle",
+    rounds: int = 4,
+    reduction: str = "mean",
+    direction: str = "query-to-document",
+    exclude: Union[str, Iterable[str]] = (),
+    seed: int = 0,
+    step: int = 0,
+    scale: float = 20.0,
+    temperature: float = 1.0,
+    bias: float = 0.0,
+    norm_floor: float = 1e-12,
+    margin: float = 0.0,
+    label_smoothing: float = 0.0,
+    hardness: float = 0.0,
+    false_negative_margin: float = math.inf,
+    correction: str = "all-candidates",
+    prefix_dims: Sequence[int] = (),
+    prefix_weights: Optional[Sequence[float]] = None,
+) -> Result:
+    """The loss of a batch of B queries and M documents, its gradients and metrics, in one call without the GIL.
+
+    Matrices, all of one dtype (float32, float64, float16, bfloat16), rows contiguous and any distance apart, on the
+    CPU; NumPy arrays or any with __dlpack__ (PyTorch, JAX, ...), never copied:
+        queries [B, d], documents [M, d]; hard_negatives [B * H, d]: rows i * H to i * H + H - 1 are query i's.
+    Index and number arrays, as they are when contiguous and of the dtype named, else converted when nothing is lost:
+        positives [B] int64, rows of documents (default: row i is query i's); negatives [B, rows] int32 with
+        sampling="given", -1 = absent; document_ids [M], query_ids [B] int64 with exclude; log_probability [M] float64;
+        weights [B] float64.
+    outputs: names of the arrays wanted, in the queries' dtype:
+        losses, hit_probability [B]; logits [B, 1 + rounds + H]; grad_queries [B, d]; grad_documents [M, d];
+        grad_hard_negatives [B * H, d]; negatives [B, rounds] int32.
+    out: a mapping from such names to writable arrays of the caller's, filled in place; they are wanted too.
+    context: default: one of this thread's own.
+    The rest are the fields of negcos_options in negcos.h, enumerators as their names in lower case with dashes or
+    underscores; exclude: "same-document-id", "same-query-id" or both.
+
+    Raises negcos.Error, with the argument in a sentence; no output was written then.
+    """
+    arguments = locals()
+    options = _make_options({name: arguments[name] for name in _OPTIONS})
+    alive: list[View] = []  # what the structs point into
+    batch: Any = initialised(_library.Batch)
+    result: Any = initialised(_library.Result)
+
+    def input_matrix(name: str, array: Any) -> View:
+        given = view(name, array)
+        if len(given.shape) != 2:
+            raise error("shape", f"{name} is {describe(given.shape)}, expected [rows, columns]")
+        setattr(batch, name, matrix(name, given))
+        alive.append(given)
+        return given
+
+    def input_vector(name: str, values: Any, dtype: str, shape: tuple[int, ...], meaning: str) -> None:
+        if values is not None:
+            given = vector(name, values, dtype, shape, meaning)
+            setattr(batch, name, given.address)
+            alive.append(given)
+
+    query_view, document_view = input_matrix("queries", queries), input_matrix("documents", documents)
+    (n_queries, dim), (n_documents, _) = query_view.shape, document_view.shape
+    n_hard = 0
+    if hard_negatives is not None:
+        n_hard = input_matrix("hard_negatives", hard_negatives).shape[0]
+    for name, values, needed in (
+        ("negatives", negatives, sampling if options.sampling == ENUMERATORS["SAMPLING"]["given"] else None),
+        ("document_ids", document_ids, options.exclude & ENUMERATORS["EXCLUDE"]["same-document-id"]),
+        ("query_ids", query_ids, options.exclude & ENUMERATORS["EXCLUDE"]["same-query-id"]),
+    ):
+        if values is not None and not needed:
+            raise error("value", f"{name} is given, expected {_NEEDED_BY[name]} with it")
+    input_vector("positives", positives, "int64", (n_queries,), "one for each query")
+    input_vector("negatives", negatives, "int32", (n_queries, options.rounds), "rounds for each query")
+    input_vector("document_ids", document_ids, "int64", (n_documents,), "one for each document")
+    input_vector("query_ids", query_ids, "int64", (n_queries,), "one for each query")
+    input_vector("log_probability", log_probability, "float64", (n_documents,), "one for each document")
+    input_vector("weights", weights, "float64", (n_queries,), "one for each query")
+
+    rounds = max(options.rounds, 0)  # the library refuses less
+    shapes: dict[str, tuple[int, ...]] = {
+        "losses": (n_queries,),
+        "hit_probability": (n_queries,),
+        "logits": (n_queries, 1 + rounds + (n_hard // n_queries if n_queries else 0)),
+        "grad_queries": (n_queries, dim),
+        "grad_documents": (n_documents, dim),
+        "grad_hard_negatives": (n_hard, dim),
+        "negatives": (n_queries, rounds),
+    }
+    if out is not None and not isinstance(out, Mapping):
+        raise error("dtype", f"out is a {type(out).__name__}, expected a mapping from names of outputs to arrays")
+    arrays: dict[str, Any] = {**dict.fromkeys(items("outputs", outputs)), **(out or {})}
+    for name, array in arrays.items():
+        if name not in shapes:
+            raise error("value", f"{name!r} is no output, expected some of {', '.join(OUTPUTS)}")
+        dtype = "int32" if name == "negatives" else query_view.dtype
+        if array is None:
+            arrays[name] = array = np.empty(shapes[name], bfloat16() if dtype == "bfloat16" else dtype)
+        label = f"out[{name!r}]"
+        if name == "negatives":
+            given = contiguous_output(label, array, dtype, shapes[name])
+            result.negatives = given.address
+        else:
+            given = output(label, array, dtype, shapes[name])
+            setattr(result, name, matrix(label, given))
+        alive.append(given)
+
+    (context or default_context())._call(
+        library.negcos_evaluate, ctypes.byref(options), ctypes.byref(batch), ctypes.byref(result)
+    )
+    return Result(**{name: getattr(result, name) for name in _NUMBERS}, **arrays)
+
+
+def sample(
+    batch: int,
+    rounds: int = 4,
+    *,
+    documents: Optional[int] = None,
+    sampling: str = "shuffle",
+    seed: int = 0,
+    step: int = 0,
+    context: Optional[Context] = None,
+) -> npt.NDArray[np.int32]:
+    """The negatives that evaluate() draws for a batch of so many queries and documents (default: as many) without
+    `positives`: rows of documents, [batch, rounds]."""
+    options = _make_options({"sampling": sampling, "rounds": rounds, "seed": seed, "step": step})
+    batch = integer("batch", batch, 64)
+    n_documents = batch if documents is None else integer("documents", documents, 64)
+    drawn = np.empty((max(batch, 0), max(options.rounds, 0)), np.int32)
+    (context or default_context())._call(
+        library.negcos_sample, ctypes.byref(options), batch, n_documents, drawn.ctypes.data
+    )
+    return drawn
+
+
+_NEEDED_BY = {
+    "negatives": "sampling='given'",
+    "document_ids": "exclude='same-document-id'",
+    "query_ids": "exclude='same-query-id'",
+}
+_ENUMERATED = ("objective", "similarity", "sampling", "reduction", "direction", "correction")
+_OPTIONS = _ENUMERATED + (
+    "rounds",
+    "exclude",
+    "seed",
+    "step",
+    "scale",
+    "temperature",
+    "bias",
+    "norm_floor",
+    "margin",
+    "label_smoothing",
+    "hardness",
+    "false_negative_margin",
+    "prefix_dims",
+    "prefix_weights",
+)
+
+
+def _make_options(given: dict[str, Any]) -> Any:
+    options: Any = initialised(_library.Options)
+    for name, value in given.items():
+        if name in _ENUMERATED:
+            setattr(options, name, enumerator(name, value, name.upper()))
+        elif name == "rounds":
+            options.rounds = integer(name, value, 32)
+        elif name in ("seed", "step"):
+            setattr(options, name, integer(name, value, 64, signed=False))
+        elif name == "exclude":
+            for bit in items(name, value):
+                options.exclude |= enumerator(name, bit, "EXCLUDE")
+        elif name == "prefix_dims":
+            dims = [integer(f"prefix_dims[{p}]", columns, 32) for p, columns in enumerate(items(name, value))]
+            if dims:
+                options.prefix_count = len(dims)
+                options.prefix_dims = (ctypes.c_int32 * len(dims))(*dims)
+        elif name == "prefix_weights":
+            if value is not None:
+                weights = [number(f"prefix_weights[{p}]", weight) for p, weight in enumerate(items(name, value))]
+                if len(weights) != options.prefix_count:
+                    raise error("shape", f"prefix_weights has {len(weights)}, prefix_dims {options.prefix_count}")
+                options.prefix_weights = (ctypes.c_double * len(weights))(*weights)
+        else:
+            setattr(options, name, number(name, value))
+    return options

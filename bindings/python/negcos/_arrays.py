@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ._errors import error
+from ._errors import Error, error
 from ._library import Matrix
 
 # Element types that the library computes in: NEGCOS_DTYPE_ and bytes.
@@ -47,16 +47,19 @@ class _Versioned(ctypes.Structure):  # DLManagedTensorVersioned
 
 
 _READ_ONLY, _IS_COPIED = 1, 2  # flags
+# Their arrays never change, which a capsule from before DLPack 1.0 cannot say.
+_IMMUTABLE = ("jax", "jaxlib", "tensorflow")
 _CPU, _CUDA_HOST = 1, 3  # memory that the processor reads: plain, and pinned for a GPU
 _CODES = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
 
 # An address for arrays without elements, whose own may be NULL, which is "absent" to the library.
 _NOWHERE = (ctypes.c_double * 1)()
 
-_is_valid = ctypes.pythonapi.PyCapsule_IsValid
-_is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
-_get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_get_pointer.restype, _get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+# Prototypes of our own: those of ctypes.pythonapi's attributes are everybody's.
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
+_get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 @dataclass(frozen=True)
@@ -96,20 +99,26 @@ def view(name: str, array: Any) -> View:
 def _view_numpy(name: str, array: np.ndarray[Any, Any]) -> View:
     if not array.dtype.isnative:
         raise error("dtype", f"{name} is of {array.dtype.str}, expected this machine's byte order")
-    if any(stride % array.itemsize for stride in array.strides):
+    size = max(array.itemsize, 1)
+    if any(stride % size for stride in array.strides):
         raise error("shape", f"{name} has strides of {array.strides} bytes, expected multiples of its elements")
-    strides = tuple(stride // array.itemsize for stride in array.strides)
+    strides = tuple(stride // size for stride in array.strides)
     return View(array.ctypes.data, array.shape, strides, array.dtype.name, array.flags.writeable, array)
 
 
 def _view_dlpack(name: str, array: Any) -> View:
-    device = int(array.__dlpack_device__()[0])
-    if device not in (_CPU, _CUDA_HOST):
-        raise error("dtype", f"{name} is on a device (DLPack type {device}), expected the CPU")
     try:
-        capsule = array.__dlpack__(max_version=(1, 0), copy=False)
-    except TypeError:  # a producer from before DLPack 1.0
-        capsule = array.__dlpack__()
+        device = int(array.__dlpack_device__()[0])
+        if device not in (_CPU, _CUDA_HOST):
+            raise error("dtype", f"{name} is on a device (DLPack type {device}), expected the CPU")
+        try:
+            capsule = array.__dlpack__(max_version=(1, 0), copy=False)
+        except TypeError:  # a producer from before DLPack 1.0
+            capsule = array.__dlpack__()
+    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as failure:
+        if isinstance(failure, Error):
+            raise
+        raise error("dtype", f"{name} cannot be passed as it is: {failure}") from failure
     # The capsule is borrowed, never taken: it keeps its name, so that its own destructor calls the deleter.
     flags = 0
     if _is_valid(capsule, b"dltensor_versioned"):
@@ -130,7 +139,7 @@ def _view_dlpack(name: str, array: Any) -> View:
     else:  # compact
         strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(tensor.ndim))
     dtype = "bool" if kind == "bool" else f"{kind}{tensor.bits}"
-    writable = not flags & (_READ_ONLY | _IS_COPIED)
+    writable = not flags & (_READ_ONLY | _IS_COPIED) and type(array).__module__.split(".")[0] not in _IMMUTABLE
     return View((tensor.data or 0) + tensor.byte_offset, shape, strides, dtype, writable, (array, capsule))
 
 
@@ -143,8 +152,10 @@ def matrix(name: str, given: View) -> Matrix:
         cols, col_stride = 1, 1
     else:
         (rows, cols), (row_stride, col_stride) = given.shape, given.strides
-    if rows <= 1 or cols == 0:
+    if rows <= 1 or cols == 0:  # strides that address nothing
         row_stride = cols
+    if rows == 0:
+        col_stride = 1
     if cols > 1 and col_stride != 1:
         raise error("shape", f"{name} has {col_stride} elements from column to column, expected contiguous rows")
     if row_stride < cols:
@@ -195,20 +206,23 @@ def contiguous_output(name: str, array: Any, dtype: str, shape: tuple[int, ...])
 
 def _from_sequence(name: str, values: Any) -> np.ndarray[Any, Any]:
     try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as failure:
-        raise error("dtype", f"{name} is a {type(values).__name__} that makes no array: {failure}") from None
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError):
+        array = np.asarray(None)
+    if array.dtype.kind == "O":
+        raise error("dtype", f"{name} is a {type(values).__name__} that makes no array of numbers")
+    return array
 
 
 def _converted(name: str, given: View, dtype: str) -> np.ndarray[Any, Any]:
     source = as_numpy(given)
     target = np.dtype(dtype)
     if source.dtype.kind in ("i", "u", "f") and np.can_cast(source.dtype, target, "safe"):
-        return source.astype(target)
+        return source.astype(target, order="C")
     if source.dtype.kind in ("i", "u") and target.kind == "i":
         limits = np.iinfo(target)
         if source.size == 0 or (int(source.min()) >= limits.min and int(source.max()) <= limits.max):
-            return source.astype(target)
+            return source.astype(target, order="C")
         raise error("value", f"{name} has numbers outside {dtype}")
     raise error("dtype", f"{name} is of {given.dtype}, expected {dtype}, or what converts to it without loss")
 

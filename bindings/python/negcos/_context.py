@@ -8,12 +8,11 @@ import os
 import threading as _threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional
 
 from ._errors import error
-from ._library import ENUMERATORS, ContextOptions, ParallelFor, check, initialised, library
+from ._library import ENUMERATORS, ParallelFor, check, initialised, library
 
-T = TypeVar("T")
 _PARALLEL_FOR = Callable[[int, Callable[[int], None]], None]
 
 _contexts: weakref.WeakSet[Context] = weakref.WeakSet()
@@ -79,6 +78,7 @@ class _Body:
         self._over = False
 
     def __call__(self, index: int) -> None:
+        index = integer("the index of body", index, 64)
         with self._changed:
             if self._over:
                 raise RuntimeError("parallel_for: the body was called after parallel_for had returned")
@@ -94,10 +94,17 @@ class _Body:
                 self._changed.notify_all()
 
     def finish(self) -> None:
-        """The library may go on only when no body runs any more."""
-        with self._changed:
-            self._over = True
-            self._changed.wait_for(lambda: self._running == 0)
+        """Returns, or raises what interrupted it, only when no body runs any more: the task ends with the call."""
+        interrupt: Optional[BaseException] = None
+        while self._running or not self._over:
+            try:
+                with self._changed:
+                    self._over = True
+                    self._changed.wait_for(lambda: self._running == 0)
+            except BaseException as failure:
+                interrupt = failure
+        if interrupt is not None:
+            raise interrupt
 
     @property
     def complete(self) -> bool:
@@ -128,7 +135,7 @@ class Context:
         workspace_limit: int = 0,
         parallel_for: Optional[_PARALLEL_FOR] = None,
     ) -> None:
-        options = initialised(ContextOptions)
+        options = initialised("negcos_context_options")
         options.threads = integer("threads", threads, 32)
         options.threading = enumerator("threading", threading, "THREADING")
         default = options.threading == ENUMERATORS["THREADING"]["default"]
@@ -148,13 +155,12 @@ class Context:
         self._lock = _threading.Lock()
         self._thread = 0  # that holds the lock
         self._handle: Optional[int] = None
-        callback = None
         if parallel_for is not None:
-            options.parallel_for = callback = _trampoline(weakref.ref(self), parallel_for)
+            self._callback = options.parallel_for = _trampoline(weakref.ref(self), parallel_for)
         handle = ctypes.c_void_p()
         check(library.negcos_context_create(ctypes.byref(options), ctypes.byref(handle)))
         self._handle = handle.value
-        self._finalizer = weakref.finalize(self, _destroy, self._handle, callback)
+        self._finalizer = weakref.finalize(self, library.negcos_context_destroy, self._handle)
         self._finalizer.atexit = False  # a daemon thread may still be in a call then
         self._isa = str(library.negcos_context_isa(handle).decode())
         self._threads = int(library.negcos_context_threads(handle))
@@ -187,6 +193,9 @@ class Context:
         state = "closed" if self._handle is None else f"isa={self._isa!r}, threads={self._threads}"
         return f"<negcos.Context {state}>"
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a negcos.Context can be neither copied nor pickled")
+
     def _refuse_nesting(self) -> None:
         if self._thread == _threading.get_ident():
             raise error("threads", "context is in a call of this very thread already (a parallel_for that uses it?)")
@@ -206,11 +215,6 @@ class Context:
                 check(status)
             finally:
                 self._thread = 0
-
-
-def _destroy(handle: Optional[int], callback: Any) -> None:
-    """callback: kept alive until here."""
-    library.negcos_context_destroy(handle)
 
 
 def _trampoline(context: weakref.ref[Context], parallel_for: _PARALLEL_FOR) -> Any:
@@ -236,12 +240,15 @@ def _trampoline(context: weakref.ref[Context], parallel_for: _PARALLEL_FOR) -> A
 _local = _threading.local()
 
 
-def default_context() -> Context:
-    """This thread's own, made at its first call."""
-    context: Optional[Context] = getattr(_local, "context", None)
-    if context is None:
-        context = _local.context = Context()
-    return context
+def context_or_default(given: Optional[Context]) -> Context:
+    """The caller's, or this thread's own, made at its first call."""
+    if given is None:
+        given = getattr(_local, "context", None)
+        if given is None:
+            given = _local.context = Context()
+    if not isinstance(given, Context):
+        raise error("dtype", f"context is a {type(given).__name__}, expected a negcos.Context or None")
+    return given
 
 
 def _after_fork() -> None:
@@ -251,6 +258,7 @@ def _after_fork() -> None:
     for context in list(_contexts):
         if context._lock.locked():
             context._lock = _threading.Lock()
+            context._thread = 0
             context._handle = None
             context._finalizer.detach()
 

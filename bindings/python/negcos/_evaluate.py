@@ -12,9 +12,8 @@ from typing import Any, Optional, Union
 import numpy as np
 import numpy.typing as npt
 
-from . import _library
 from ._arrays import View, bfloat16, contiguous_output, describe, matrix, output, vector, view
-from ._context import Context, default_context, enumerator, integer, items, number
+from ._context import Context, context_or_default, enumerator, integer, items, number
 from ._errors import error
 from ._library import ENUMERATORS, initialised, library
 
@@ -100,14 +99,17 @@ def evaluate(
     arguments = locals()
     options = _make_options({name: arguments[name] for name in _OPTIONS})
     alive: list[View] = []  # what the structs point into
-    batch: Any = initialised(_library.Batch)
-    result: Any = initialised(_library.Result)
+    batch: Any = initialised("negcos_batch")
+    result: Any = initialised("negcos_result")
 
     def input_matrix(name: str, array: Any) -> View:
         given = view(name, array)
         if len(given.shape) != 2:
             raise error("shape", f"{name} is {describe(given.shape)}, expected [rows, columns]")
-        setattr(batch, name, matrix(name, given))
+        struct = matrix(name, given)
+        if name != "queries" and given.dtype != query_view.dtype:
+            raise error("dtype", f"{name} is of {given.dtype}, expected the queries' {query_view.dtype}")
+        setattr(batch, name, struct)
         alive.append(given)
         return given
 
@@ -117,18 +119,19 @@ def evaluate(
             setattr(batch, name, given.address)
             alive.append(given)
 
-    query_view, document_view = input_matrix("queries", queries), input_matrix("documents", documents)
+    query_view = input_matrix("queries", queries)
+    document_view = input_matrix("documents", documents)
     (n_queries, dim), (n_documents, _) = query_view.shape, document_view.shape
     n_hard = 0
     if hard_negatives is not None:
         n_hard = input_matrix("hard_negatives", hard_negatives).shape[0]
-    for name, values, needed in (
-        ("negatives", negatives, sampling if options.sampling == ENUMERATORS["SAMPLING"]["given"] else None),
-        ("document_ids", document_ids, options.exclude & ENUMERATORS["EXCLUDE"]["same-document-id"]),
-        ("query_ids", query_ids, options.exclude & ENUMERATORS["EXCLUDE"]["same-query-id"]),
+    for name, values, read, by in (  # what the library would not read
+        ("negatives", negatives, options.sampling == ENUMERATORS["SAMPLING"]["given"], "sampling='given'"),
+        ("document_ids", document_ids, options.exclude & ENUMERATORS["EXCLUDE"]["same-document-id"], _BY_DOCUMENT),
+        ("query_ids", query_ids, options.exclude & ENUMERATORS["EXCLUDE"]["same-query-id"], _BY_QUERY),
     ):
-        if values is not None and not needed:
-            raise error("value", f"{name} is given, expected {_NEEDED_BY[name]} with it")
+        if values is not None and not read:
+            raise error("value", f"{name} is given, expected {by} with it")
     input_vector("positives", positives, "int64", (n_queries,), "one for each query")
     input_vector("negatives", negatives, "int32", (n_queries, options.rounds), "rounds for each query")
     input_vector("document_ids", document_ids, "int64", (n_documents,), "one for each document")
@@ -164,7 +167,7 @@ def evaluate(
             setattr(result, name, matrix(label, given))
         alive.append(given)
 
-    (context or default_context())._call(
+    context_or_default(context)._call(
         library.negcos_evaluate, ctypes.byref(options), ctypes.byref(batch), ctypes.byref(result)
     )
     return Result(**{name: getattr(result, name) for name in _NUMBERS}, **arrays)
@@ -186,17 +189,13 @@ def sample(
     batch = integer("batch", batch, 64)
     n_documents = batch if documents is None else integer("documents", documents, 64)
     drawn = np.empty((max(batch, 0), max(options.rounds, 0)), np.int32)
-    (context or default_context())._call(
+    context_or_default(context)._call(
         library.negcos_sample, ctypes.byref(options), batch, n_documents, drawn.ctypes.data
     )
     return drawn
 
 
-_NEEDED_BY = {
-    "negatives": "sampling='given'",
-    "document_ids": "exclude='same-document-id'",
-    "query_ids": "exclude='same-query-id'",
-}
+_BY_DOCUMENT, _BY_QUERY = "exclude='same-document-id'", "exclude='same-query-id'"
 _ENUMERATED = ("objective", "similarity", "sampling", "reduction", "direction", "correction")
 _OPTIONS = _ENUMERATED + (
     "rounds",
@@ -217,7 +216,7 @@ _OPTIONS = _ENUMERATED + (
 
 
 def _make_options(given: dict[str, Any]) -> Any:
-    options: Any = initialised(_library.Options)
+    options: Any = initialised("negcos_options")
     for name, value in given.items():
         if name in _ENUMERATED:
             setattr(options, name, enumerator(name, value, name.upper()))

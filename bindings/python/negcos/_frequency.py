@@ -10,11 +10,10 @@ import weakref
 from typing import Any, Optional, Union
 
 import numpy as np
-import numpy.typing as npt
 
 from ._arrays import contiguous_output, vector
 from ._context import encoded, enumerator, integer, number
-from ._library import FrequencyOptions, check, initialised, library
+from ._library import check, initialised, library
 
 _Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
@@ -38,7 +37,7 @@ class Frequency:
         initial_gap: float = 0.0,
         seed: int = 0,
     ) -> None:
-        options = initialised(FrequencyOptions)
+        options = initialised("negcos_frequency_options")
         options.method = enumerator("method", method, "FREQUENCY")
         options.hashes = integer("hashes", hashes, 32)
         options.buckets = integer("buckets", buckets, 64)
@@ -75,14 +74,13 @@ class Frequency:
         array = np.empty(given.shape, np.float64) if out is None else out
         target = contiguous_output("out", array, "float64", given.shape)
         with self._lock:
-            check(
-                library.negcos_frequency_log_probability(
-                    self._handle, given.address, given.shape[0], target.address
-                )
-            )
+            check(library.negcos_frequency_log_probability(self._handle, given.address, given.shape[0], target.address))
         return array
 
     def save(self, path: _Path) -> None:
-        """Save everything, to be loaded on any machine; whatever interrupts it, at `path` is the old file or the new."""
+        """Save everything, for any machine; whatever interrupts it, at `path` is the old file or the new one."""
         with self._lock:
             check(library.negcos_frequency_save(self._handle, encoded("path", os.fsencode(path))))
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a negcos.Frequency can be neither copied nor pickled: save() and load() it")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C ABI of negcos.h through ctypes: layouts, enumerators, functions. ctypes gives the GIL back during every call."""
+"""The C ABI of negcos.h through ctypes: layouts, enumerators, functions. ctypes frees the GIL during every call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ._errors import STATUS, error
 
@@ -184,23 +184,29 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 _NEEDS = (0, 1, 0)
 
 
+def _installed() -> Optional[str]:
+    """The library of the wheel, in the folder that meson-python makes for it beside the package (on systems that keep
+    pure and other packages apart: in the other's)."""
+    for folder in (Path(__file__).parent.parent, *map(Path, sys.path)):
+        for path in folder.glob(".negcos.mesonpy.libs/libnegcos*"):
+            return str(path)
+    return None
+
+
 def _load() -> ctypes.CDLL:
-    name = "libnegcos.dylib" if sys.platform == "darwin" else "libnegcos.so"
-    path = os.environ.get("NEGCOS_LIBRARY") or str(Path(__file__).parent / name)
+    path = os.environ.get("NEGCOS_LIBRARY") or _installed()
+    if path is None:
+        raise ImportError("negcos: no shared library is installed with the package; NEGCOS_LIBRARY may name one")
     try:
         loaded = ctypes.CDLL(path)
     except OSError as failure:
-        raise ImportError(
-            f"negcos: the shared library cannot be loaded ({failure}); "
-            "NEGCOS_LIBRARY in the environment may name another libnegcos.so",
-            path=path,
-        ) from failure
+        raise ImportError(f"negcos: the shared library cannot be loaded: {failure}", path=path) from failure
     try:
         for function, (restype, argtypes) in FUNCTIONS.items():
             symbol = getattr(loaded, function)
             symbol.restype, symbol.argtypes = restype, argtypes
     except AttributeError as failure:
-        raise ImportError(f"negcos: {path} is not a negcos library this package can use: {failure}", path=path) from None
+        raise ImportError(f"negcos: {path} is no negcos library for this package: {failure}", path=path) from None
     return loaded
 
 
@@ -219,23 +225,22 @@ def isas() -> list[str]:
 def _check_compatible() -> None:
     found = version()
     if found[0] != _NEEDS[0] or found < _NEEDS:
-        raise ImportError(f"negcos: the library is version {found}, this package needs {_NEEDS} or later with that major")
+        raise ImportError(f"negcos: the library is version {found}, expected {_NEEDS} or a later one of that major")
     # Defaults where they are expected: the two layouts agree.
-    options, frequency = initialised(Options), initialised(FrequencyOptions)
+    options, frequency = initialised("negcos_options"), initialised("negcos_frequency_options")
+    batch, result = initialised("negcos_batch"), initialised("negcos_result")
     if (
         (options.rounds, options.scale, options.temperature, options.norm_floor) != (4, 20, 1, 1e-12)
         or options.false_negative_margin != math.inf
-        or (options.struct_size, initialised(Batch).struct_size) != (ctypes.sizeof(Options), ctypes.sizeof(Batch))
-        or initialised(Result).struct_size != ctypes.sizeof(Result)
+        or any(struct.struct_size != ctypes.sizeof(struct) for struct in (options, batch, result, frequency))
         or (frequency.hashes, frequency.buckets, frequency.learning_rate) != (4, 1 << 20, 0.01)
     ):
         raise ImportError("negcos: the library's structs are not laid out as this package knows them")
 
 
-def initialised(struct: Any) -> Any:
+def initialised(name: str) -> Any:
     """A struct with the library's defaults."""
-    made = struct()
-    name = next(name for name, known in STRUCTS.items() if known is struct)
+    made = STRUCTS[name]()
     getattr(library, f"{name}_init")(ctypes.byref(made), ctypes.sizeof(made))
     return made
 

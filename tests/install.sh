@@ -45,62 +45,68 @@ run() {
     [ -s "$folder/expected" ] || cp "$folder/printed" "$folder/expected"
     cmp "$folder/printed" "$folder/expected"
 }
-program=$source/examples/minimal.c
-cc=${CC:-cc}
+mkdir "$folder/work" && cd "$folder/work" && cp "$source/examples/minimal.c" example.c || exit 1
+# line N WAY: the N-th line of that way in README's install table.
+line() {
+    # shellcheck disable=SC2016
+    sed -n '/^## Install/,/^## The/p' "$source/README.md" | grep "^| $2 |" | grep -o '`[^`]*`' | tr -d '`' | sed -n "$1p" | grep .
+}
 # pkg-config of one folder alone, as the machine may have another negcos.
-negcos_pc() { PKG_CONFIG_LIBDIR=$libraries/pkgconfig pkg-config "$@" negcos; }
+by_line() {
+    command=$(line 1 "$1") && echo "$command" && rm -f a.out &&
+        PKG_CONFIG_LIBDIR=$libraries/pkgconfig CPATH=$by_hand/include LIBRARY_PATH=$by_hand/lib sh -c "$command" && run ./a.out
+}
+by_hand=
+check "pkg-config" by_line "C, C++ by pkg-config"
+static() { by_line "… the static library" && ! readelf -d a.out | grep libnegcos; }
+check "the static library" static
+static_needs() {
+    line 1 "… the static library" | sed 's/.*libnegcos.a//; s/ /\n/g' | grep . > "$folder/line" &&
+        PKG_CONFIG_LIBDIR=$libraries/pkgconfig pkg-config --static --libs-only-l negcos | tr ' ' '\n' | grep . > "$folder/pc" &&
+        grep -v negcos "$folder/pc" | diff - "$folder/line"
+}
+if nm -u "$libraries/libnegcos.a" 2> /dev/null | grep -q tbb && nm -u "$libraries/libnegcos.a" | grep -q GOMP; then
+    check "pkg-config --static knows what it needs" static_needs
+fi
+mkdir -p "$folder/usr" && ln -s "$prefix/include" "$folder/usr/include" && ln -s "$libraries" "$folder/usr/lib"
+by_hand=$folder/usr
+check "C99, by hand" by_line "… by hand"
+strict() {
+    ${CC:-cc} -std=c99 -pedantic -Wall -Wextra -Werror example.c -I"$prefix/include" -L"$libraries" -lnegcos && run ./a.out
+}
+check "C99 without a warning" strict
 
-plain() {
-    $cc -std=c99 -pedantic -Wall -Wextra -Werror "$program" -I"$prefix/include" -L"$libraries" -lnegcos -o "$folder/plain" &&
-        run "$folder/plain"
-}
-by_pkg_config() {
-    # shellcheck disable=SC2046
-    $cc "$program" $(negcos_pc --cflags --libs) -o "$folder/by_pkg_config" && run "$folder/by_pkg_config"
-}
-static_by_pkg_config() {
-    # shellcheck disable=SC2046
-    $cc "$program" $(negcos_pc --cflags) "$(negcos_pc --variable=libdir)/libnegcos.a" \
-        $(negcos_pc --static --libs | sed 's/-lnegcos//') -o "$folder/static" &&
-        ! readelf -d "$folder/static" | grep libnegcos && run "$folder/static"
-}
 by_cmake() {
-    mkdir -p "$folder/cmake" && cat > "$folder/cmake/CMakeLists.txt" << END
+    find=$(line 1 CMake) && link=$(line 2 CMake) && static=$(line 3 CMake) &&
+        cat > CMakeLists.txt << END
 cmake_minimum_required(VERSION 3.13)
-project(minimal C)
-find_package(negcos 0.1 REQUIRED CONFIG)
-add_executable(shared $program)
-target_link_libraries(shared negcos::negcos)
-add_executable(static $program)
-target_link_libraries(static negcos::static)
+project(example C)
+$find
+add_executable(example example.c)
+$link
+add_executable(example_static example.c)
+target_link_libraries(example_static $static)
 END
-    cmake -S "$folder/cmake" -B "$folder/cmake/build" -DCMAKE_PREFIX_PATH="$prefix" &&
-        cmake --build "$folder/cmake/build" && run "$folder/cmake/build/shared" && run "$folder/cmake/build/static"
+    cmake -B cmake -DCMAKE_PREFIX_PATH="$prefix" && cmake --build cmake && run cmake/example && run cmake/example_static
 }
-refused_by_cmake() {
-    sed "s/negcos 0.1/negcos $((major + 1)).0/" "$folder/cmake/CMakeLists.txt" > "$folder/log.txt" &&
-        mkdir -p "$folder/refused" && mv "$folder/log.txt" "$folder/refused/CMakeLists.txt" &&
-        ! cmake -S "$folder/refused" -B "$folder/refused/build" -DCMAKE_PREFIX_PATH="$prefix"
+cmake_refuses() {
+    mkdir refused && sed "s/negcos REQUIRED/negcos $((major + 1)).0 REQUIRED/" CMakeLists.txt > refused/CMakeLists.txt &&
+        ! cmake -S refused -B refused/build -DCMAKE_PREFIX_PATH="$prefix" > "$folder/refusal" 2>&1 || return 1
+    tr -s ' \n' ' ' < "$folder/refusal" | tee /dev/stderr | grep -q 'compatible with requested version'
 }
-by_meson() {
-    mkdir -p "$folder/meson/subprojects" && ln -s "$source" "$folder/meson/subprojects/negcos" &&
-        cp "$program" "$folder/meson/" && cat > "$folder/meson/meson.build" << 'END'
-project('minimal', 'c', default_options: 'c_std=c99')
-executable('minimal', 'minimal.c', dependencies: dependency('negcos'))
-END
-    PKG_CONFIG_LIBDIR=$(pkg-config --variable pc_path pkg-config) \
-        meson setup "$folder/meson/build" "$folder/meson" --force-fallback-for=negcos &&
-        ninja -C "$folder/meson/build" && "$folder/meson/build/minimal" | cmp - "$folder/expected"
-}
-check "C99, by hand" plain
-check "pkg-config" by_pkg_config
-check "pkg-config, the static library" static_by_pkg_config
 if command -v cmake > /dev/null; then
     check "find_package, shared and static" by_cmake
-    check "find_package refuses another major version" refused_by_cmake
+    check "find_package refuses another major version" cmake_refuses
 else
     echo "SKIP: find_package: no cmake here"
 fi
+
+by_meson() {
+    executable=$(line 1 'meson, a clone in subprojects/') &&
+        printf '%s\n' "project('example', 'c', default_options: 'c_std=c99')" "$executable" > meson.build &&
+        mkdir subprojects && ln -s "$source" subprojects/negcos &&
+        meson setup meson --force-fallback-for=negcos && ninja -C meson && meson/example | cmp - "$folder/expected"
+}
 check "meson subproject" by_meson
 cat "$folder/expected"
 
@@ -108,6 +114,7 @@ cat "$folder/expected"
 options() { grep -oE -- '--[a-z][a-z-]*' | grep -vE '^--(help|version)$' | sort -u; }
 "$prefix/bin/negcos" loss --help | options > "$folder/help"
 sed 's/\\-/-/g' "$prefix/share/man/man1/negcos.1" | options > "$folder/page"
+cd / || exit 1
 check "the manual page has the command's options" diff "$folder/help" "$folder/page"
 if command -v groff > /dev/null; then
     warnings() { groff -man -Tutf8 -ww "$prefix/share/man/man1/negcos.1" 2>&1 > /dev/null | { ! grep .; }; }

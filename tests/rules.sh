@@ -36,6 +36,10 @@ git ls-files 2>/dev/null | grep -vE '\.md$|^LICENSE$|^\.clang-format$|^\.gitigno
     [ "$(head -n 3 "$file" | grep -c 'SPDX-License-Identifier: Apache-2.0')" = 1 ] || echo "$file"
 done | none "no SPDX line in its first three"
 
+# A comment before each function, or before the functions just above it.
+awk '/^NEGCOS_API/ && !documented { print } { documented = /\*\/$/ || /^NEGCOS_API/ || (documented && /^ +[^ ]/) }' include/negcos/negcos.h |
+    none "a function without a comment"
+
 declared=$(sed -nE 's/^NEGCOS_API [^(]*(negcos_[a-z0-9_]*)\(.*/\1/p' include/negcos/negcos.h | sort)
 exported=$(nm -D --defined-only "$library" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort)
 [ -n "$declared" ] || echo "none found in negcos.h" | none "declared functions"

@@ -6,7 +6,7 @@ number of queries and a number of columns, and returns
 
     inputs      arrays that the system differentiates with respect to
     system      inputs -> the system's loss, in NumPy
-    ours        negcos, inputs -> our loss and our gradient of each input
+    ours        negcos (the Python package), inputs -> our loss and our gradient of each input
     in_torch    optional: the system's loss from PyTorch's own functions
 
 Gradients of `system` are taken by complex steps, which are exact to rounding. It must therefore be analytic: no abs and
@@ -14,9 +14,8 @@ no max; `.real` is stop-gradient, and whatever decides (masks, ranks, shifts) lo
 """
 import numpy as np
 
-from negcos_ctypes import SAME_DOCUMENT_ID
-
 ROWS = {}
+GRADIENTS = ("grad_queries", "grad_documents")
 
 
 def row(name):
@@ -70,7 +69,7 @@ def multiple_negatives_ranking(rng, b, d):
         return cross_entropy(cos_sim(anchors, positives) * 20, np.arange(b)).mean()
 
     def ours(negcos, anchors, positives):
-        r = negcos.evaluate(anchors, positives, sampling="ALL")
+        r = negcos.evaluate(anchors, positives, sampling="all")
         return r.loss, r.grad_queries, r.grad_documents
 
     def in_torch(anchors, positives):
@@ -89,7 +88,7 @@ def multiple_negatives_ranking_hard(rng, b, d):
         return cross_entropy(cos_sim(anchors, documents) * 20, np.arange(b)).mean()
 
     def ours(negcos, anchors, *columns):
-        r = negcos.evaluate(anchors, np.concatenate(columns), sampling="ALL")
+        r = negcos.evaluate(anchors, np.concatenate(columns), sampling="all")
         return r.loss, r.grad_queries, *np.split(r.grad_documents, len(columns))
 
     return pairs(rng, b, d, 3), system, ours
@@ -107,7 +106,7 @@ def cached_multiple_negatives_ranking(rng, b, d):
         return total
 
     def ours(negcos, anchors, positives):
-        r = negcos.evaluate(anchors, positives, sampling="ALL")
+        r = negcos.evaluate(anchors, positives, sampling="all")
         return r.loss, r.grad_queries, r.grad_documents
 
     return pairs(rng, b, d), system, ours
@@ -120,7 +119,7 @@ def multiple_negatives_symmetric_ranking(rng, b, d):
         return (-np.diag(scores) + (logsumexp(scores) + logsumexp(scores.T)) / 2).mean()
 
     def ours(negcos, anchors, positives):
-        r = negcos.evaluate(anchors, positives, sampling="ALL", direction="BOTH")
+        r = negcos.evaluate(anchors, positives, sampling="all", direction="both")
         return r.loss, r.grad_queries, r.grad_documents
 
     return pairs(rng, b, d), system, ours
@@ -134,8 +133,8 @@ def multiple_negatives_symmetric_ranking_hard(rng, b, d):
         return (-np.diag(forward) + (logsumexp(forward) + logsumexp(backward)) / 2).mean()
 
     def ours(negcos, anchors, positives, column):
-        forward = negcos.evaluate(anchors, np.concatenate([positives, column]), sampling="ALL")
-        backward = negcos.evaluate(positives, anchors, sampling="ALL")
+        forward = negcos.evaluate(anchors, np.concatenate([positives, column]), sampling="all")
+        backward = negcos.evaluate(positives, anchors, sampling="all")
         return (
             (forward.loss + backward.loss) / 2,
             (forward.grad_queries + backward.grad_documents) / 2,
@@ -155,7 +154,7 @@ def query_to_query(rng, b, d):
 
     def ours(negcos, anchors, positives):
         # The anchor itself has its positive's id, and is dropped.
-        r = negcos.evaluate(anchors, np.concatenate([positives, anchors]), sampling="ALL", exclude=SAME_DOCUMENT_ID,
+        r = negcos.evaluate(anchors, np.concatenate([positives, anchors]), sampling="all", exclude="same-document-id",
                             document_ids=np.tile(np.arange(b), 2))  # fmt: skip
         return r.loss, r.grad_queries + r.grad_documents[b:], r.grad_documents[:b]
 
@@ -172,7 +171,7 @@ def hardness_in_batch(rng, b, d):
         return cross_entropy(scores, np.arange(b)).mean()
 
     def ours(negcos, anchors, positives):
-        r = negcos.evaluate(anchors, positives, sampling="ALL", hardness=strength)
+        r = negcos.evaluate(anchors, positives, sampling="all", hardness=strength)
         return r.loss, r.grad_queries, r.grad_documents
 
     def in_torch(anchors, positives):
@@ -196,7 +195,7 @@ def hardness_all(rng, b, d):
         return cross_entropy(scores, np.arange(b)).mean()
 
     def ours(negcos, anchors, positives, column):
-        r = negcos.evaluate(anchors, np.concatenate([positives, column]), sampling="ALL", hardness=strength)
+        r = negcos.evaluate(anchors, np.concatenate([positives, column]), sampling="all", hardness=strength)
         return r.loss, r.grad_queries, *np.split(r.grad_documents, 2)
 
     return pairs(rng, b, d, 2), system, ours
@@ -215,9 +214,9 @@ def gist_embed(rng, b, d):
 
     def ours(negcos, anchors, positives):
         # The anchor itself, of cosine 1, goes by its id: the margin alone would leave it where the positive is as near.
-        r = negcos.evaluate(anchors, np.concatenate([positives, anchors]), sampling="ALL", scale=1,
+        r = negcos.evaluate(anchors, np.concatenate([positives, anchors]), sampling="all", scale=1,
                             temperature=temperature, false_negative_margin=-margin,
-                            exclude=SAME_DOCUMENT_ID, document_ids=np.tile(np.arange(b), 2))  # fmt: skip
+                            exclude="same-document-id", document_ids=np.tile(np.arange(b), 2))  # fmt: skip
         assert b < r.excluded < 2 * b * b - b
         return r.loss, r.grad_queries + r.grad_documents[b:], r.grad_documents[:b]
 
@@ -249,7 +248,7 @@ def matryoshka(rng, b, d):
         return total
 
     def ours(negcos, anchors, positives):
-        r = negcos.evaluate(anchors, positives, sampling="ALL", prefix_dims=dims[::-1], prefix_weights=weights[::-1])
+        r = negcos.evaluate(anchors, positives, sampling="all", prefix_dims=dims[::-1], prefix_weights=weights[::-1])
         return r.loss, r.grad_queries, r.grad_documents
 
     return pairs(rng, b, d), system, ours
@@ -276,7 +275,7 @@ def retrieval(queries, candidates, temperature=None, sample_weight=1, probabilit
     return (sample_weight * cross_entropy(scores, labels)).sum()
 
 
-RETRIEVAL = {"similarity": "DOT", "scale": 1, "reduction": "SUM", "sampling": "ALL"}
+RETRIEVAL = {"similarity": "dot", "scale": 1, "reduction": "sum", "sampling": "all"}
 
 
 @row("TensorFlow Recommenders `Retrieval()`")
@@ -327,7 +326,7 @@ def retrieval_accidental_hits(rng, b, d):
         return retrieval(queries, candidates, ids=ids)
 
     def ours(negcos, queries, candidates):
-        r = negcos.evaluate(queries, candidates, exclude=SAME_DOCUMENT_ID, document_ids=ids, **RETRIEVAL)
+        r = negcos.evaluate(queries, candidates, exclude="same-document-id", document_ids=ids, **RETRIEVAL)
         assert r.excluded == b // 2 * 2
         return r.loss, r.grad_queries, r.grad_documents
 
@@ -342,7 +341,7 @@ def retrieval_hard_negatives(rng, b, d):
     def ours(negcos, queries, candidates):
         scores = np.where(eye(b), -np.inf, queries @ candidates.T)
         hardest = np.argsort(-scores, axis=1)[:, :3]
-        r = negcos.evaluate(queries, candidates, **dict(RETRIEVAL, sampling="GIVEN", rounds=3, negatives=hardest))
+        r = negcos.evaluate(queries, candidates, **dict(RETRIEVAL, sampling="given", rounds=3, negatives=hardest))
         return r.loss, r.grad_queries, r.grad_documents
 
     return pairs(rng, b, d), system, ours
@@ -360,7 +359,7 @@ def open_clip(rng, b, d):
 
     def ours(negcos, images, texts, logit_scale):
         scale = np.exp(float(logit_scale))
-        r = negcos.evaluate(images, texts, sampling="ALL", direction="BOTH", scale=scale)
+        r = negcos.evaluate(images, texts, sampling="all", direction="both", scale=scale)
         return r.loss, r.grad_queries, r.grad_documents, r.grad_scale * scale
 
     def in_torch(images, texts, logit_scale):
@@ -382,7 +381,7 @@ def sig_lip(rng, b, d):
 
     def ours(negcos, images, texts, logit_scale, logit_bias):
         scale = np.exp(float(logit_scale))
-        r = negcos.evaluate(images, texts, objective="SIGMOID", sampling="ALL", scale=scale, bias=float(logit_bias))
+        r = negcos.evaluate(images, texts, objective="sigmoid", sampling="all", scale=scale, bias=float(logit_bias))
         return r.loss, r.grad_queries, r.grad_documents, r.grad_scale * scale, r.grad_bias
 
     def in_torch(images, texts, logit_scale, logit_bias):
@@ -401,8 +400,8 @@ def sig_lip(rng, b, d):
 def both_views(negcos, view1, view2, **options):
     """Each view's rows against the other view and, but for the row itself, their own."""
     b = len(view1)
-    r = negcos.evaluate(np.concatenate([view1, view2]), np.concatenate([view2, view1]), sampling="ALL", scale=1,
-                        exclude=SAME_DOCUMENT_ID, document_ids=np.tile(np.arange(b), 2), **options)  # fmt: skip
+    r = negcos.evaluate(np.concatenate([view1, view2]), np.concatenate([view2, view1]), sampling="all", scale=1,
+                        exclude="same-document-id", document_ids=np.tile(np.arange(b), 2), **options)  # fmt: skip
     assert r.excluded == 2 * b
     return r.loss, r.grad_queries[:b] + r.grad_documents[b:], r.grad_queries[b:] + r.grad_documents[:b]
 
@@ -468,7 +467,7 @@ def decoupled(rng, b, d):
         return one_way(view1, view2) + one_way(view2, view1)
 
     def ours(negcos, view1, view2):
-        return [2 * x for x in both_views(negcos, view1, view2, objective="DECOUPLED", temperature=0.1)]
+        return [2 * x for x in both_views(negcos, view1, view2, objective="decoupled", temperature=0.1)]
 
     return pairs(rng, b, d), system, ours
 
@@ -484,7 +483,7 @@ def flag_embedding(rng, b, d):
         return cross_entropy(cos_sim(queries, passages) / 0.02, np.arange(b) * group).mean()
 
     def ours(negcos, queries, passages):
-        r = negcos.evaluate(queries, passages, sampling="ALL", scale=1, temperature=0.02,
+        r = negcos.evaluate(queries, passages, sampling="all", scale=1, temperature=0.02,
                             positives=np.arange(b) * group)  # fmt: skip
         return r.loss, r.grad_queries, r.grad_documents
 
@@ -503,7 +502,8 @@ def flag_embedding_local(rng, b, d):
 
     def ours(negcos, queries, passages):
         groups = passages.reshape(b, group, d)
-        r = negcos.evaluate(queries, groups[:, 0], groups[:, 1:].reshape(-1, d), rounds=0, scale=1, temperature=0.02)
+        r = negcos.evaluate(queries, groups[:, 0], hard_negatives=groups[:, 1:].reshape(-1, d), rounds=0, scale=1,
+                            temperature=0.02, outputs=GRADIENTS + ("grad_hard_negatives",))  # fmt: skip
         hard = r.grad_hard_negatives.reshape(b, group - 1, d)
         return r.loss, r.grad_queries, np.concatenate([r.grad_documents[:, None], hard], axis=1).reshape(-1, d)
 
@@ -526,7 +526,8 @@ def negative_cosine_layer(rng, b, d):
         return cross_entropy(scores, np.zeros(b, int)).mean()
 
     def ours(negcos, queries, documents):
-        r = negcos.evaluate(queries, documents, rounds=rounds, temperature=t, seed=7)
+        outputs = GRADIENTS + ("negatives",)
+        r = negcos.evaluate(queries, documents, rounds=rounds, temperature=t, seed=7, outputs=outputs)
         assert (np.sort(r.negatives, axis=0) == np.arange(b)[:, None]).all()
         drawn["negatives"] = r.negatives
         return r.loss, r.grad_queries, r.grad_documents
@@ -547,7 +548,7 @@ def negative_cosine_layer_published(rng, b, d):
         return -np.log(np.exp(scores) / np.exp(scores).sum(axis=0))[:, 0].mean()
 
     def ours(negcos, queries, documents):
-        r = negcos.evaluate(queries, documents, objective="BATCH_SOFTMAX", rounds=rounds)
+        r = negcos.evaluate(queries, documents, objective="batch-softmax", rounds=rounds)
         return r.loss, r.grad_queries, r.grad_documents
 
     return pairs(rng, b, d), system, ours
@@ -566,7 +567,7 @@ def am_softmax(rng, b, d):
         return cross_entropy(30 * (cos - 0.35 * np.eye(classes)[labels]), labels).mean()
 
     def ours(negcos, features, class_weights):
-        r = negcos.evaluate(features, class_weights, sampling="ALL", positives=labels, scale=30, margin=0.35)
+        r = negcos.evaluate(features, class_weights, sampling="all", positives=labels, scale=30, margin=0.35)
         return r.loss, r.grad_queries, r.grad_documents
 
     return [rng.normal(size=(b, d)), rng.normal(size=(classes, d))], system, ours
@@ -586,7 +587,7 @@ def labse(rng, b, d):
         return one_way(scores) + one_way(scores.T)
 
     def ours(negcos, sources, targets):
-        r = negcos.evaluate(sources, targets, sampling="ALL", direction="BOTH", scale=scale, margin=0.3)
+        r = negcos.evaluate(sources, targets, sampling="all", direction="both", scale=scale, margin=0.3)
         return 2 * r.loss, 2 * r.grad_queries, 2 * r.grad_documents
 
     return pairs(rng, b, d), system, ours
@@ -602,7 +603,7 @@ def label_smoothing(rng, b, d):
         return -(targets * (scores - logsumexp(scores)[:, None])).sum(axis=1).mean()
 
     def ours(negcos, queries, documents):
-        r = negcos.evaluate(queries, documents, sampling="ALL", label_smoothing=smoothing)
+        r = negcos.evaluate(queries, documents, sampling="all", label_smoothing=smoothing)
         return r.loss, r.grad_queries, r.grad_documents
 
     def in_torch(queries, documents):
@@ -625,7 +626,7 @@ def class_weights(rng, b, d):
         return (weights * losses).sum() / weights.sum()
 
     def ours(negcos, queries, documents):
-        r = negcos.evaluate(queries, documents, sampling="ALL", weights=weights)
+        r = negcos.evaluate(queries, documents, sampling="all", weights=weights)
         return r.loss, r.grad_queries, r.grad_documents
 
     def in_torch(queries, documents):

@@ -18,7 +18,7 @@ function c_options(arguments, others)
     dims = Int32[number(:prefix_dims, Int32, d) for d in get(arguments, :prefix_dims, ())]
     weights = Float64[number(:prefix_weights, Float64, w) for w in get(arguments, :prefix_weights, ())]
     isempty(weights) || length(weights) == length(dims) ||
-        throw(DimensionMismatch("prefix_weights: length $(length(weights)), expected $(length(dims)), one for each of prefix_dims"))
+        throw(DimensionMismatch("prefix_weights: length $(length(weights)), expected $(length(dims)) as of prefix_dims"))
     options.prefix_count = length(dims)
     isempty(dims) || (options.prefix_dims = pointer(dims))
     isempty(weights) || (options.prefix_weights = pointer(weights))
@@ -59,8 +59,8 @@ the size of an array is allocated or copied (rows of documents that count from 1
 [`Negcos.BFloat16`](@ref); column i of `documents` is the positive of query i. Views are passed as they are when their
 columns are contiguous (`view(X, 1:64, :)`, `view(X, :, 1:2:9)`).
 
-Returned: `loss`, `grad_scale`, `grad_bias` (∂loss/∂scale, ∂bias), `accuracy`, `mean_reciprocal_rank`, `excluded` (negatives
-dropped) and `zero_rows` (embeddings whose norm is 0).
+Returned: `loss`, `grad_scale`, `grad_bias` (∂loss/∂scale, ∂bias), `accuracy`, `mean_reciprocal_rank`, `excluded`
+(negatives dropped) and `zero_rows` (embeddings whose norm is 0).
 
 `out` has any of these, of the queries' element type:
 
@@ -119,8 +119,9 @@ function evaluate!(
             length(expected) == 1 ? column(name, x, T, expected[1]) : matrix(name, x, T, expected))
     end
 
+    pointed_to = (out, queries, documents, hard_negatives, document_ids, query_ids, log_probability, weights, kept)
     exclusively(context) do handle
-        GC.@preserve out queries documents hard_negatives positives negatives document_ids query_ids log_probability weights kept begin
+        GC.@preserve pointed_to positives negatives begin
             batch.positives = rows(:positives, positives, context.positives, (B,), 1:M)
             batch.negatives = rows(:negatives, negatives, context.negatives, (rounds, B), 0:M)
             check(ccall(functions[:negcos_evaluate], Int32, (Ptr{Cvoid}, Ref{COptions}, Ref{CBatch}, Ref{CResult}),
@@ -191,7 +192,10 @@ The negatives alone, those that [`Negcos.evaluate!`](@ref) uses for `B` queries 
 `sampling`, `rounds`, `seed` and `step`. `negatives` is a `rounds × B` `Matrix{Int32}` of columns of documents, from 1, or
 [`Negcos.ZeroBased`](@ref) of one.
 """
-function sample!(negatives::Union{AbstractMatrix,ZeroBased}, context::Context, documents::Union{Nothing,Integer} = nothing; arguments...)
+function sample!(
+    negatives::Union{AbstractMatrix,ZeroBased}, context::Context, documents::Union{Nothing,Integer} = nothing;
+    arguments...,
+)
     array = negatives isa ZeroBased ? negatives.rows : negatives
     options, kept = c_options(merge((rounds = size(array, 1),), values(arguments)), ())
     B = size(array, 2)

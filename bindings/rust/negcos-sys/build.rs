@@ -3,6 +3,7 @@
 // Finds the library with pkg-config, or builds it with meson from vendor/: in the repository that folder points at the
 // library's sources, in a published crate it is a copy of them. Nothing is downloaded.
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{exit, Command};
 
@@ -98,9 +99,7 @@ fn built() -> Result<(), String> {
     setup.args(["setup", "--wrap-mode=nodownload", "--libdir=lib", "--buildtype=release"]);
     setup.args(["-Dtests=false", "-Dcommand=false", "-Dexamples=false"]);
     setup.arg(format!("--prefix={}", prefix.display()));
-    if build.join("meson-info").is_dir() {
-        setup.arg("--wipe"); // what an earlier run left may be half done
-    }
+    let _ = fs::remove_dir_all(&build); // of an earlier run, perhaps half done or with another compiler
     output(setup.arg(&build).arg(&source)).map_err(|why| format!("{needs}: {why}"))?;
     let jobs = env::var("NUM_JOBS").unwrap_or_else(|_| "1".into());
     output(Command::new("meson").args(["compile", "-j", &jobs, "-C"]).arg(&build))?;

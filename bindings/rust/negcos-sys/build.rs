@@ -103,7 +103,7 @@ fn built() -> Result<(), String> {
     output(setup.arg(&build).arg(&source)).map_err(|why| format!("{needs}: {why}"))?;
     let jobs = env::var("NUM_JOBS").unwrap_or_else(|_| "1".into());
     output(Command::new("meson").args(["compile", "-j", &jobs, "-C"]).arg(&build))?;
-    output(Command::new("meson").args(["install", "--quiet", "--no-rebuild", "-C"]).arg(&build))?;
+    output(Command::new("meson").env_remove("DESTDIR").args(["install", "--quiet", "--no-rebuild", "-C"]).arg(&build))?;
 
     let mut query = pkg_config();
     query.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).args(["--static", "--libs", "negcos"]);

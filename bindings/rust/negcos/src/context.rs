@@ -39,7 +39,6 @@ pub struct Tasks {
 }
 
 // SAFETY: the library's tasks may run on any thread, and the counter hands out each of them once.
-unsafe impl Send for Tasks {}
 unsafe impl Sync for Tasks {}
 
 impl Tasks {

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What negcos.tensorflow and negcos.jax share: the options that are fixed when a graph is made, and a context."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional, TypedDict, Union
+
+import numpy as np
+
+from ._context import Context
+from ._evaluate import _make_options
+
+# Further arguments of evaluate() that hold numbers for each query or document.
+VECTORS = ("positives", "negatives", "document_ids", "query_ids", "log_probability", "weights")
+
+
+class Options(TypedDict, total=False):
+    """Options of evaluate() that are fixed when a graph is made. seed, step, scale and bias may vary with the call."""
+
+    objective: str
+    similarity: str
+    sampling: str
+    rounds: int
+    reduction: str
+    direction: str
+    exclude: Union[str, Iterable[str]]
+    temperature: float
+    norm_floor: float
+    margin: float
+    label_smoothing: float
+    hardness: float
+    false_negative_margin: float
+    correction: str
+    prefix_dims: Sequence[int]
+    prefix_weights: Optional[Sequence[float]]
+
+
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as plain values, which serialise, once their names and types are right."""
+    for name in options:
+        if name not in Options.__annotations__:
+            raise TypeError(f"unexpected option {name!r}, expected some of {', '.join(Options.__annotations__)}")
+    plain = {name: _plain(value) for name, value in options.items()}
+    _make_options(plain)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+        return [_plain(item) for item in value]
+    return value
+
+
+# A framework calls from threads of its own, which come and go: they take turns in one context.
+_context: Optional[Context] = None
+_making = threading.Lock()
+
+
+def shared_context() -> Context:
+    global _context
+    with _making:
+        if _context is None:
+            _context = Context()
+        return _context
+
+
+def loss_dtype(dtype: Any) -> Any:
+    """Losses of float16 and bfloat16 are float32: they are computed so, and float16 may not hold a sum."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The tests of a binding, against the library as it is installed.
-#   binding.sh BUILD SOURCE_ROOT NAME        NAME: rust, julia, python, torch, tensorflow or jax
+#   binding.sh BUILD SOURCE_ROOT NAME        NAME: rust, julia or python-SUITE
 set -eu
 build=$1 source=$2 name=$3
 work=$build/bindings/$name
@@ -14,7 +14,6 @@ meson install -C "$build" --no-rebuild --quiet --destdir "$work/stage" > "$work/
 }
 prefix=$(dirname "$(dirname "$(dirname "$(find "$work/stage" -name negcos.h)")")")
 case $name in
-    torch) exec "$source/bindings/python/test_torch.sh" "$prefix" "$source" "$work" ;;
-    tensorflow | jax) exec "$source/bindings/python/test_framework.sh" "$name" "$prefix" "$source" "$work" ;;
-    *) exec "$source/bindings/$name/test.sh" "$prefix" "$source" "$work" ;;
+    rust | julia) exec "$source/bindings/$name/test.sh" "$prefix" "$source" "$work" ;;
+    *) exec "$source/bindings/python/test.sh" "$prefix" "$source" "$work" "${name#python-}" ;;
 esac

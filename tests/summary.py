@@ -37,11 +37,12 @@ for path in paths:
                     cannot_run[isa[1]] = cannot_run.get(isa[1], 0) + 1
                 else:
                     skips.append(f"{line} ({machine})")
-            cases = CASES.search(output)
+            cases = [(int(right), int(wrong)) for right, wrong in CASES.findall(output)]
             ended_well = test["result"] in ("OK", "SKIP")
             if cases and test["result"] != "TIMEOUT":
-                passed += int(cases[1])
-                failed += max(int(cases[2]), not ended_well or int(cases[1]) == 0)  # none ran: a name is wrong
+                passed += sum(right for right, _ in cases)
+                # where none ran a name is wrong
+                failed += max(sum(wrong for _, wrong in cases), not ended_well or any(right == 0 for right, _ in cases))
             elif test["result"] != "SKIP":
                 passed += ended_well
                 failed += not ended_well

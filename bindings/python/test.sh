@@ -1,85 +1,109 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# The tests of the Python binding: those of the package, by this machine's Python over the library installed in PREFIX;
-# then the wheel: built once from a copy of the sources, looked into, installed and tried, and its source archive made.
-#   test.sh PREFIX SOURCE_ROOT WORK_FOLDER
-# PYTHON names another interpreter. Ends with a line that counts; exit status 77: skipped, a line says why.
+# Tests of the Python binding, over the library installed in PREFIX; those of `wheel` over
+# the package as pip builds and installs it.
+#   test.sh PREFIX SOURCE_ROOT WORK_FOLDER package|wheel|torch|tensorflow|jax
+# PYTHON names another interpreter. What lacks is told of, with exit status 77.
 set -u
-[ $# = 3 ] || { sed -n 's/^#   /usage: /p' "$0"; exit 2; }
+[ $# = 4 ] || { sed -n 's/^#   /usage: /p' "$0"; exit 2; }
 prefix=$(cd "$1" && pwd) && root=$(cd "$2" && pwd) && mkdir -p "$3" && work=$(cd "$3" && pwd) || exit 2
-python=${PYTHON:-/usr/bin/python3}
+suite=$4
 skip() {
-    echo "SKIP: python: $*"
+    echo "SKIP: python $suite: $*"
     exit 77
 }
-"$python" -c 'import numpy, pytest' 2> /dev/null || skip "$python has no numpy or no pytest"
 library=$(find "$prefix" -name 'libnegcos.so' | head -n 1)
 [ -n "$library" ] || skip "no libnegcos.so in $prefix"
+export PYTHONDONTWRITEBYTECODE=1 SOURCE_ROOT="$root" TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0
+tests=$root/bindings/python/tests
+cd "$work" || exit 2
 
-passed=0 failed=0
-verdict() {  # verdict NAME STATUS
-    if [ "$2" = 0 ]; then
-        passed=$((passed + 1))
-        echo "ok: $1"
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1"
-    fi
+# choose MODULES PYTHON...: the first that has them.
+choose() {
+    modules=$1
+    shift
+    for python in "$@"; do
+        ! "$python" -c "import numpy, pytest$modules" > "$work/log" 2>&1 || return 0
+    done
+    return 1
 }
-
-# suite NAME PYTHON FOLDER: pytest there, its cases counted from its own report.
-suite() {
-    report="$work/$1.xml"
-    rm -f "$report"
-    (cd "$3" && "$2" -m pytest -q -rs -p no:cacheprovider --junitxml="$report" "$root/bindings/python/tests") || true
-    counts=$("$2" - "$report" << 'END'
-import sys, xml.etree.ElementTree
-try:
-    suite = xml.etree.ElementTree.parse(sys.argv[1]).getroot().find("testsuite")
-    tests, bad, skipped = (int(suite.get(key)) for key in ("tests", "failures", "skipped"))
-    bad += int(suite.get("errors"))
-    print(tests - bad - skipped, bad)
-except Exception:
-    print(0, 1)
-END
-    )
-    passed=$((passed + ${counts% *})) failed=$((failed + ${counts#* }))
+pip_install() {
+    "$python" -m pip --disable-pip-version-check install -q "$@"
 }
-
-export PYTHONDONTWRITEBYTECODE=1 SOURCE_ROOT="$root"
-export NEGCOS_LIBRARY="$library" PYTHONPATH="$root/bindings/python"
-suite core "$python" "$work"
-unset NEGCOS_LIBRARY PYTHONPATH
-
-finish() {
-    echo "$passed passed, $failed failed"
-    [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
-    exit
+cases() {
+    "$python" -m pytest -q -p no:cacheprovider "$@"
 }
+line() {
+    "$root/tests/install_line.sh" "$root" "$1"
+}
+installed_library() {
+    export NEGCOS_LIBRARY="$library" PYTHONPATH="$root/bindings/python"
+}
+python=${PYTHON:-/usr/bin/python3}
 
-# The wheel. pip brings meson-python: Debian 12's own makes no py3-none wheels.
-build="$work/wheel"
-rm -rf "$build" && mkdir -p "$build/source"
-if ! { "$python" -m venv "$build/tools" && "$build/tools/bin/pip" --disable-pip-version-check install -q \
-    'meson-python>=0.18' build ninja; } > "$build/log" 2>&1; then
-    echo "SKIP: python: the wheel: no venv, or no meson-python to be had: $(tail -n 1 "$build/log")"
-    finish
-fi
-# From a copy, committed, as a source archive is made from a commit; the wheel is made from that archive.
-(cd "$root" && git ls-files -z -co --exclude-standard | tar -c --null -T - --ignore-failed-read 2> /dev/null) |
-    tar -x -C "$build/source"
-(
-    PATH="$build/tools/bin:$PATH" && cd "$build/source" && git init -q . && git add -A &&
-        git -c user.name=test -c user.email=test@localhost commit -q -m test &&
-        python -m build --no-isolation --outdir "$build/dist"
-) >> "$build/log" 2>&1 || tail -n 30 "$build/log"
-"$python" "$root/bindings/python/tests/check_wheel.py" "$build/dist" "$root"
-verdict "the wheel and the source archive, and what is in them" $?
-cd "$build" || exit 1
-"$python" -m venv --system-site-packages venv &&
-    venv/bin/pip --disable-pip-version-check install -q --no-index dist/*.whl &&
-    venv/bin/python -c "import negcos; assert negcos.__file__.startswith('$build/venv/'), negcos.__file__"
-verdict "the wheel, installed" $?
-suite wheel "$build/venv/bin/python" "$build"
-finish
+case $suite in
+    package)
+        choose "" "$python" || skip "$(tail -n 1 log)"
+        installed_library
+        cases "$tests" --ignore-glob="$tests/test_t*" --ignore="$tests/test_jax.py"
+        ;;
+    wheel)
+        choose "" "$python" || skip "$(tail -n 1 log)"
+        rm -rf source dist venv && mkdir source
+        # From a copy, committed, as a source archive is made from a commit; pip installs from that archive.
+        { "$python" -m venv --system-site-packages venv && venv/bin/pip --disable-pip-version-check install -q \
+            'meson-python>=0.18' build ninja; } > log 2>&1 || skip "no venv, or no meson-python: $(tail -n 1 log)"
+        (cd "$root" && git ls-files -z -co --exclude-standard | tar -c --null -T - --ignore-failed-read 2> log) |
+            tar -x -C source
+        PATH=$work/venv/bin:$PATH
+        (
+            cd source && git init -q . && git add -A &&
+                git -c user.name=test -c user.email=test@localhost commit -q -m test &&
+                python -m build --sdist --no-isolation --outdir ../dist && cd ../dist && tar -xzf negcos-*.tar.gz &&
+                cd negcos-*/ && sh -c "$(line "Python, in the clone")"
+        ) > log 2>&1 || { tail -n 30 log && exit 1; }
+        python=$work/venv/bin/python
+        "$python" "$tests/check_package.py" dist/*.tar.gz "$root" || exit 1
+        cases "$tests/test_layout.py" "$tests/test_bits.py" "$tests/test_frequency.py" "$tests/test_readme.py"
+        ;;
+    torch)
+        choose ", torch" "$python" python3 "$root/build-peers/bin/python" ||
+            skip "no Python that has numpy, pytest and torch (Debian: python3-pytest, python3-torch)"
+        installed_library
+        "$python" -c "$(line "… PyTorch")" || exit 1
+        cases "$tests/test_torch.py"
+        ;;
+    tensorflow | jax)
+        # Debian has neither: from PyPI, kept for the next time (tensorflow: 1.6 GB, jax: 0.6 GB, no GPU packages).
+        if ! choose ", $suite" "$root/build-peers/bin/python" "$work/venv/bin/python"; then
+            packages=$suite
+            [ "$suite" = jax ] || packages=tensorflow-cpu
+            if ! { "${PYTHON:-/usr/bin/python3}" -m venv venv && pip_install numpy pytest "$packages"; } > log 2>&1 ||
+                ! choose ", $suite" "$python"; then
+                skip "not to be had from PyPI: $(tail -n 1 log)"
+            fi
+            # tf_keras: Keras 2, of the same version; it asks for the package with GPUs, which is left out.
+            [ "$suite" = jax ] || pip_install --no-deps "tf_keras==$("$python" -c '
+from importlib.metadata import version
+print(".".join(version("tensorflow-cpu").split(".")[:2]) + ".*")')"
+        fi
+        installed_library
+        [ "$suite" = jax ] && way=JAX || way="TensorFlow, Keras"
+        "$python" -c "$(line "… $way")" || exit 1
+        cases "$tests/test_$suite.py"
+        status=$?
+        if [ "$suite" = tensorflow ]; then # tf.keras as it was up to TensorFlow 2.15
+            if "$python" -c 'import tf_keras' > log 2>&1; then
+                TF_USE_LEGACY_KERAS=1 cases "$tests/test_tensorflow.py" -k layer || status=1
+            else
+                echo "SKIP: python tensorflow with Keras 2: no tf_keras here"
+            fi
+        fi
+        exit $status
+        ;;
+    *)
+        sed -n 's/^#   /usage: /p' "$0"
+        exit 2
+        ;;
+esac

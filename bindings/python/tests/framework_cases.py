@@ -102,11 +102,7 @@ def run(script):
 
 
 def readme_block(source_root, framework):
-    """The README's code for a framework, which stands in a file of its own until it is part of the README."""
-    for name in ("README.md", "README-frameworks.md"):
-        path = source_root / "bindings/python" / name
-        blocks = re.findall(r"^```python\n(.*?)^```$", path.read_text(), re.S | re.M) if path.exists() else []
-        for block in blocks:
-            if re.search(rf"^import {framework}\b", block, re.M):
-                return block
-    raise AssertionError(f"no code that imports {framework} in a README")
+    """The README's code for a framework."""
+    text = (source_root / "bindings/python/README.md").read_text()
+    (block,) = (b for b in re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M) if f"import {framework}" in b)
+    return block

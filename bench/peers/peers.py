@@ -9,7 +9,7 @@ the losses and gradients are compared on the same negatives. The TensorFlow row 
 over the batch, NEG + 1 copies of it), written again from its description.
 """
 import argparse
-import ctypes
+import itertools
 import json
 import os
 import pathlib
@@ -41,85 +41,16 @@ def install():
     os.execv(python, [str(python), *[a for a in sys.argv if a != "--install"]])
 
 
-class ConstMatrix(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("rows", ctypes.c_int64), ("cols", ctypes.c_int64),
-                ("row_stride", ctypes.c_int64), ("dtype", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+def negcos_row(negcos, context, q, d, **options):
+    """A function that evaluates once and returns (loss, dq, dd); the arrays are written over."""
+    dq, dd = aligned(q.shape), aligned(d.shape)
+    steps = itertools.count()
 
-
-class ContextOptions(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_uint32), ("threads", ctypes.c_int32), ("threading", ctypes.c_int32),
-                ("reserved", ctypes.c_int32), ("isa", ctypes.c_char_p), ("parallel_for", ctypes.c_void_p),
-                ("parallel_for_data", ctypes.c_void_p), ("workspace_limit", ctypes.c_uint64)]
-
-
-class Options(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_uint32), *[(name, ctypes.c_int32) for name in (
-        "objective", "similarity", "sampling", "rounds", "reduction", "direction", "exclude")],
-        ("seed", ctypes.c_uint64), ("step", ctypes.c_uint64), *[(name, ctypes.c_double) for name in (
-            "scale", "temperature", "bias", "norm_floor", "margin", "label_smoothing", "hardness",
-            "false_negative_margin")]]
-
-
-class Batch(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("queries", ConstMatrix),
-                ("documents", ConstMatrix), ("hard_negatives", ConstMatrix),
-                *[(name, ctypes.c_void_p) for name in ("positives", "negatives", "document_ids", "query_ids",
-                                                       "log_probability", "weights")]]
-
-
-class Result(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
-                *[(name, ctypes.c_double) for name in ("loss", "grad_scale", "grad_bias", "accuracy",
-                                                       "mean_reciprocal_rank")],
-                ("excluded", ctypes.c_int64), ("zero_rows", ctypes.c_int64),
-                *[(name, ConstMatrix) for name in ("losses", "hit_probability", "logits", "grad_queries",
-                                                   "grad_documents", "grad_hard_negatives")],
-                ("negatives", ctypes.c_void_p)]
-
-
-SHUFFLE, GIVEN, ALL = 0, 5, 6
-SOFTMAX, BATCH_SOFTMAX = 0, 1
-
-
-class Negcos:
-    def __init__(self, path, threads):
-        self.c = ctypes.CDLL(path)
-        self.c.negcos_last_error.restype = ctypes.c_char_p
-        self.c.negcos_context_isa.restype = ctypes.c_char_p
-        options = ContextOptions()
-        self.c.negcos_context_options_init(ctypes.byref(options), ctypes.c_size_t(ctypes.sizeof(options)))
-        options.threads = threads
-        self.context = ctypes.c_void_p()
-        self.check(self.c.negcos_context_create(ctypes.byref(options), ctypes.byref(self.context)))
-        version = self.c.negcos_version()
-        self.version = f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
-        self.isa = self.c.negcos_context_isa(self.context).decode()
-
-    def check(self, status):
-        if status:
-            raise RuntimeError(self.c.negcos_last_error().decode())
-
-    def prepare(self, q, d, rounds, sampling, objective=SOFTMAX, negatives=None):
-        """A function that evaluates once and returns (loss, dq, dd); the arrays are written over."""
-        dq, dd = aligned(q.shape), aligned(d.shape)
-        options, batch, result = Options(), Batch(), Result()
-        for name, struct in (("options", options), ("batch", batch), ("result", result)):
-            getattr(self.c, f"negcos_{name}_init")(ctypes.byref(struct), ctypes.c_size_t(ctypes.sizeof(struct)))
-        options.rounds, options.sampling, options.objective = rounds, sampling, objective
-        view = lambda a: ConstMatrix(a.ctypes.data, *a.shape, a.shape[1], 0, 0)
-        batch.queries, batch.documents = view(q), view(d)
-        if negatives is not None:
-            batch.negatives = negatives.ctypes.data
-        result.grad_queries, result.grad_documents = view(dq), view(dd)
-
-        def call():
-            options.step += 1
-            self.check(self.c.negcos_evaluate(self.context, ctypes.byref(options), ctypes.byref(batch),
-                                              ctypes.byref(result)))
-            return result.loss, dq, dd
-
-        call.keep = (q, d, negatives)
-        return call
+    def call():
+        result = negcos.evaluate(q, d, context=context, outputs=(), out={"grad_queries": dq, "grad_documents": dd},
+                                 step=next(steps), **options)
+        return result.loss, dq, dd
+    return call
 
 
 def aligned(shape):
@@ -281,7 +212,11 @@ def main():
 
     if not os.path.exists(options.library):
         sys.exit(f"peers: {options.library} is not there; run ./dev build")
-    negcos = Negcos(options.library, options.threads)
+    os.environ["NEGCOS_LIBRARY"] = options.library
+    sys.path.insert(0, str(ROOT / "bindings/python"))
+    import negcos
+
+    context = negcos.Context(threads=options.threads)
     random = np.random.default_rng(1)
     shapes = [(4096, 128, 50), (4096, 128, None), (2048, 768, None), (1024, 64, None)]
     timings, good = [], True
@@ -292,7 +227,7 @@ def main():
         q, d = aligned((batch, dim)), aligned((batch, dim))
         q[:], d[:] = random.normal(size=q.shape), random.normal(size=q.shape)
         d += 0.3 * q
-        rows, versions = {}, [f"negcos {negcos.version} ({negcos.isa})"]
+        rows, versions = {}, [f"negcos {negcos.__version__} ({context.isa})"]
         for maker in (torch_rows, jax_rows, tensorflow_rows):
             try:
                 more, version = maker(q, d, rounds, options.threads)
@@ -303,16 +238,16 @@ def main():
             versions.append(version)
 
         print(f"\n{name}, f32, {options.threads} threads, loss and both gradients; {', '.join(versions)}")
-        indices = None
+        indices, given, drawn = None, {"sampling": "all"}, {"sampling": "all"}
         if rounds:
             indices = np.stack([random.permutation(batch) for _ in range(rounds)], 1).astype(np.int32)
-        own = negcos.prepare(q, d, rounds or 0, GIVEN if rounds else ALL, SOFTMAX, indices)()
-        own = tuple(np.copy(x) for x in own)
-        published = tuple(np.copy(x) for x in negcos.prepare(q, d, 0, SHUFFLE, BATCH_SOFTMAX)())
+            given, drawn = {"sampling": "given", "rounds": rounds, "negatives": indices}, {"rounds": rounds}
+        own = negcos_row(negcos, context, q, d, **given)()
+        published = negcos_row(negcos, context, q, d, objective="batch-softmax")()
         for label, (with_indices, _) in rows.items():
             good &= compare(label, with_indices(indices), published if "published" in label else own)
 
-        calls = {"negcos": negcos.prepare(q, d, rounds or 0, SHUFFLE if rounds else ALL)}
+        calls = {"negcos": negcos_row(negcos, context, q, d, **drawn)}
         calls.update({label: timed for label, (_, timed) in rows.items()})
         seconds = {label: [] for label in calls}
         for call in calls.values():

@@ -22,9 +22,12 @@ check() {  # check WHAT COMMAND...
     fi
 }
 
+line() { "$source/tests/install_line.sh" "$source" "$@"; }
 # Somewhere else than configured: what is installed may be moved.
 stage=$folder/stage
-meson install -C "$build" --no-rebuild --quiet --destdir "$stage" > "$folder/log" 2>&1 || { cat "$folder/log"; exit 1; }
+ln -s "$build" "$folder/build"
+(cd "$folder" && DESTDIR=$stage sh -c "$(line 'header, libraries, command, manual page')") > "$folder/log" 2>&1 ||
+    { cat "$folder/log"; exit 1; }
 prefix=$stage$(meson introspect "$build" --buildoptions |
     sed -n 's/.*"name": "prefix", "value": "\([^"]*\)".*/\1/p')
 libraries=$(dirname "$(find "$prefix" -name libnegcos.a)")
@@ -46,14 +49,9 @@ run() {
     cmp "$folder/printed" "$folder/expected"
 }
 mkdir "$folder/work" && cd "$folder/work" && cp "$source/examples/minimal.c" example.c || exit 1
-# line N WAY: the N-th line of that way in README's install table.
-line() {
-    # shellcheck disable=SC2016
-    sed -n '/^## Install/,/^## The/p' "$source/README.md" | grep "^| $2 |" | grep -o '`[^`]*`' | tr -d '`' | sed -n "$1p" | grep .
-}
 # pkg-config of one folder alone, as the machine may have another negcos.
 by_line() {
-    command=$(line 1 "$1") && echo "$command" && rm -f a.out &&
+    command=$(line "$1") && echo "$command" && rm -f a.out &&
         PKG_CONFIG_LIBDIR=$libraries/pkgconfig CPATH=$by_hand/include LIBRARY_PATH=$by_hand/lib sh -c "$command" && run ./a.out
 }
 by_hand=
@@ -61,7 +59,7 @@ check "pkg-config" by_line "C, C++ by pkg-config"
 static() { by_line "… the static library" && ! readelf -d a.out | grep libnegcos; }
 check "the static library" static
 static_needs() {
-    line 1 "… the static library" | sed 's/.*libnegcos.a//; s/ /\n/g' | grep . > "$folder/line" &&
+    line "… the static library" | sed 's/.*libnegcos.a//; s/ /\n/g' | grep . > "$folder/line" &&
         PKG_CONFIG_LIBDIR=$libraries/pkgconfig pkg-config --static --libs-only-l negcos | tr ' ' '\n' | grep . > "$folder/pc" &&
         grep -v negcos "$folder/pc" | diff - "$folder/line"
 }
@@ -77,7 +75,7 @@ strict() {
 check "C99 without a warning" strict
 
 by_cmake() {
-    find=$(line 1 CMake) && link=$(line 2 CMake) && static=$(line 3 CMake) &&
+    find=$(line CMake) && link=$(line CMake 2) && static=$(line CMake 3) &&
         cat > CMakeLists.txt << END
 cmake_minimum_required(VERSION 3.13)
 project(example C)
@@ -102,7 +100,7 @@ else
 fi
 
 by_meson() {
-    executable=$(line 1 'meson, a clone in subprojects/') &&
+    executable=$(line 'meson, a clone in subprojects/') &&
         printf '%s\n' "project('example', 'c', default_options: 'c_std=c99')" "$executable" > meson.build &&
         mkdir subprojects && ln -s "$source" subprojects/negcos &&
         meson setup meson --force-fallback-for=negcos && ninja -C meson && meson/example | cmp - "$folder/expected"

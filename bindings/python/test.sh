@@ -54,7 +54,7 @@ case $suite in
         # From a copy, committed, as a source archive is made from a commit; pip installs from that archive.
         { "$python" -m venv --system-site-packages venv && venv/bin/pip --disable-pip-version-check install -q \
             'meson-python>=0.18' build ninja; } > log 2>&1 || skip "no venv, or no meson-python: $(tail -n 1 log)"
-        (cd "$root" && git ls-files -z -co --exclude-standard | tar -c --null -T - --ignore-failed-read 2> log) |
+        (cd "$root" && git ls-files -z -co --exclude-standard | tar -c --null -T - --ignore-failed-read 2> "$work/log") |
             tar -x -C source
         PATH=$work/venv/bin:$PATH
         (

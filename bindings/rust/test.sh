@@ -78,6 +78,18 @@ tests "cargo test" installed "$cargo" test --locked --offline --no-fail-fast
 if [ -n "$features" ]; then
     tests "cargo test --all-features" installed "$cargo" test --locked --offline --no-fail-fast -p negcos $features
 fi
+# shellcheck disable=SC2016
+added() {  # the line of the main README, in a crate beside a clone, with the README's program
+    rm -rf "$work/example" "$work/negcos" && ln -s "$tree" "$work/negcos" &&
+        "$cargo" init -q --vcs none --name example "$work/example" && cd "$work/example" &&
+        sed -n '/^```rust$/,/^```$/p' "$source/bindings/rust/README.md" | sed -n '2,/^```/p' |
+        sed -e '/^```/d' -e 's/^# //' > src/main.rs && CARGO_NET_OFFLINE=true sh -c \
+        "$("$source/tests/install_line.sh" "$source" 'Rust, beside the clone')" &&
+        installed "$cargo" run --offline -q | grep '^loss .*, accuracy'
+    status=$?
+    cd "$tree/bindings/rust" && return $status
+}
+check "the main README's line" added
 example() { installed "$cargo" run --locked --offline -q --example two_tower | grep -q '^Recall@10 .* before, .* after$'; }
 check "the example runs" example
 if "$cargo" clippy --version > /dev/null 2>&1; then

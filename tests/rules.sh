@@ -48,6 +48,13 @@ if [ "$declared" != "$exported" ]; then
     printf '%s\n---\n%s\n' "$declared" "$exported" | none "declared in negcos.h, then exported"
 fi
 
+version=$(sed -nE 's/^#define NEGCOS_VERSION_(MAJOR|MINOR|PATCH) //p' include/negcos/negcos.h | paste -sd .)
+for file in bindings/rust/negcos/Cargo.toml bindings/rust/negcos-sys/Cargo.toml bindings/julia/Negcos/Project.toml; do
+    grep -qx "version = \"$version\"" $file || echo $file | none "another version than negcos.h's, $version"
+done
+grep -qx "const VERSION_OF_HEADER = v\"${version%.*}\"" bindings/julia/Negcos/src/abi.jl ||
+    echo bindings/julia/Negcos/src/abi.jl | none "another version than negcos.h's, $version"
+
 # An inline function that a kernel unit emits could stand in for the same one elsewhere, with instructions that the
 # machine may lack.
 for kernels in "$@"; do

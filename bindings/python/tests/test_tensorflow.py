@@ -514,5 +514,5 @@ def test_example(source_root):
 def test_readme(source_root, tmp_path):
     script = tmp_path / "readme.py"
     script.write_text(readme_block(source_root, "tensorflow"))
-    losses = [float(loss) for loss in re.findall(r"\bloss:? ([0-9.]+)", run(script))]
-    assert len(losses) >= 2 and losses[-1] < losses[0]
+    losses = [float(loss) for loss in re.findall(r"\bloss: ([0-9.]+)", run(script))]
+    assert len(losses) == 5 and losses[4] < losses[0]

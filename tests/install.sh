@@ -85,11 +85,11 @@ $link
 add_executable(example_static example.c)
 target_link_libraries(example_static $static)
 END
-    cmake -B cmake -DCMAKE_PREFIX_PATH="$prefix" && cmake --build cmake && run cmake/example && run cmake/example_static
+    cmake -G Ninja -B cmake -DCMAKE_PREFIX_PATH="$prefix" && cmake --build cmake && run cmake/example && run cmake/example_static
 }
 cmake_refuses() {
     mkdir refused && sed "s/negcos REQUIRED/negcos $((major + 1)).0 REQUIRED/" CMakeLists.txt > refused/CMakeLists.txt &&
-        ! cmake -S refused -B refused/build -DCMAKE_PREFIX_PATH="$prefix" > "$folder/refusal" 2>&1 || return 1
+        ! cmake -G Ninja -S refused -B refused/build -DCMAKE_PREFIX_PATH="$prefix" > "$folder/refusal" 2>&1 || return 1
     tr -s ' \n' ' ' < "$folder/refusal" | tee /dev/stderr | grep -q 'compatible with requested version'
 }
 if command -v cmake > /dev/null; then

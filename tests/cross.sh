@@ -32,7 +32,7 @@ exe_wrapper = '$root/tests/emulated.sh'
 [properties]
 pkg_config_libdir = '$build/host/lib/pkgconfig'
 [built-in options]
-cpp_args = ['-isystem', '$headers']
+cpp_args = ['-isystem', '$headers', '-Wno-psabi']
 [host_machine]
 system = 'linux'
 cpu_family = 'aarch64'

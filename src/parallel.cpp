@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <thread>
 
 #include "config.hpp"
@@ -15,6 +16,12 @@
 #endif
 
 namespace negcos {
+namespace {
+
+// The process that ran a back end's threads first; 0: none has.
+std::atomic<int64_t> threaded_process{0};
+
+}  // namespace
 
 struct Parallel::Arena {
 #ifdef NEGCOS_HAVE_TBB
@@ -67,12 +74,15 @@ int32_t Parallel::usable_threads() noexcept {
     return count == 0 ? 1 : static_cast<int32_t>(count);
 }
 
-// The threads of a pool do not live on in the child of a fork.
+// The threads of a pool do not live on in the child of a fork, where its runtime may wait for them for ever: also for a
+// context that was made there.
 bool Parallel::forked() const noexcept {
-    return getpid() != process_;
+    const int64_t process = getpid(), threaded = threaded_process.load(std::memory_order_relaxed);
+    return process != process_ || (threaded != 0 && threaded != process && threading_ != NEGCOS_THREADING_CALLBACK);
 }
 
 bool Parallel::run(int64_t workers, void (*work)(void*, int64_t), void* task) noexcept {
+    if (threading_ != NEGCOS_THREADING_CALLBACK) threaded_process.store(process_, std::memory_order_relaxed);
     try {
         switch (threading_) {
 #ifdef NEGCOS_HAVE_TBB

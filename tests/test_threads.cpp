@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Threads: the caller's floating-point modes in workers, several contexts at once, fork, and a caller's pool that
+// Threads: the caller's floating-point modes in workers, several contexts at once, and a caller's pool that
 // fails. That bits do not depend on threads is test_digests.cpp's.
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cfenv>
@@ -131,25 +129,6 @@ TEST_SUITE("bits") {
             });
         for (auto& thread : threads) thread.join();
         CHECK(wrong == 0);
-    }
-
-    TEST_CASE("threads: a context made before fork works after it") {
-        const Problem<float> p = problems<float>().front();
-        for (const int32_t threading : back_ends("threads: fork")) {
-            negcos::Context parallel = context("scalar", 3, threading);
-            const std::string expected = run(parallel, p).bytes();
-            const pid_t child = fork();
-            REQUIRE(child >= 0);
-            if (child == 0) {
-                alarm(60);  // a child that hangs is a failure
-                _exit(run(parallel, p).bytes() == expected ? 0 : 1);
-            }
-            int status = -1;
-            REQUIRE(waitpid(child, &status, 0) == child);
-            CHECK(WIFEXITED(status));
-            CHECK(WEXITSTATUS(status) == 0);
-            CHECK(run(parallel, p).bytes() == expected);
-        }
     }
 }
 

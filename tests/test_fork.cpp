@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Children of fork(): none of a pool's threads live on there. A parent's context, and one made there, give the same bits;
+// nothing hangs, neither in a call nor at the end.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "pools.hpp"
+
+namespace {
+
+using harness::Problem;
+using harness::run;
+
+constexpr int kChildren = 100;
+
+// The exit status of work() in a child; one that hangs is killed.
+template <class Work>
+int status_of_child(Work&& work, bool with_exit_handlers = false) {
+    std::fflush(nullptr);  // or the child says it again
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        const int status = work() ? 0 : 1;
+        if (with_exit_handlers) std::exit(status);
+        _exit(status);
+    }
+    int status = -1;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+std::vector<Problem<float>> problems() {
+    std::vector<Problem<float>> all;
+    for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL}) {
+        all.emplace_back(521, 521, 67, 3);  // large enough for threads
+        all.back().options.sampling = sampling;
+        all.back().options.rounds = 9;
+    }
+    return all;
+}
+
+int threads_here() {
+    int count = 0;
+    for ([[maybe_unused]] const auto& each : std::filesystem::directory_iterator("/proc/self/task")) ++count;
+    return count;
+}
+
+negcos::Context parallel_context(int32_t threading) {
+    negcos::ContextOptions options;
+    options.threads = 3;
+    options.threading = threading;
+    return negcos::Context(options);
+}
+
+TEST_SUITE("unit") {
+    // The first case: the others run threads in this process.
+    TEST_CASE("fork: a child of a process that has run no threads has its own") {
+        REQUIRE(threads_here() == 1);
+        for (const int32_t threading : harness::back_ends("fork: own threads")) {
+            const Problem<float> p = problems().front();
+            const auto work = [&] {
+                negcos::Context serial = harness::context("scalar");
+                negcos::Context own = parallel_context(threading);
+                return run(own, p).bytes() == run(serial, p).bytes() && threads_here() > 1;
+            };
+            CHECK(status_of_child(work) == 0);
+        }
+    }
+
+    TEST_CASE("fork: the same bits in a hundred children, by the parent's context and by one of their own") {
+        const std::vector<Problem<float>> all = problems();
+        std::vector<std::string> expected;
+        negcos::Context serial = harness::context("scalar");
+        for (const auto& p : all) expected.push_back(run(serial, p).bytes());
+
+        std::vector<int32_t> threadings = harness::back_ends("fork");
+        threadings.push_back(NEGCOS_THREADING_SERIAL);
+        const int children = harness::test_step() == 1 ? kChildren : 3;
+        for (const int32_t threading : threadings) {
+            INFO("threading " << threading);
+            negcos::Context parents = parallel_context(threading);
+            for (size_t k = 0; k < all.size(); ++k) REQUIRE(run(parents, all[k]).bytes() == expected[k]);
+            for (int child = 0; child < children; ++child) {
+                const size_t k = static_cast<size_t>(child) % all.size();
+                const auto work = [&] {
+                    const bool right = run(parents, all[k]).bytes() == expected[k];
+                    negcos::Context own = parallel_context(threading);
+                    return run(own, all[k]).bytes() == expected[k] && right;
+                };
+                REQUIRE(status_of_child(work, child % 4 == 3) == 0);
+            }
+            CHECK(run(parents, all[0]).bytes() == expected[0]);
+        }
+    }
+
+    TEST_CASE("fork: a caller's own threads are used by a context that is made in the child") {
+        const Problem<float> p = problems().front();
+        negcos::Context serial = harness::context("scalar");
+        const std::string expected = run(serial, p).bytes();
+        harness::Pool before;
+        negcos::Context parents(harness::callback_options(before, "scalar"));
+        REQUIRE(run(parents, p).bytes() == expected);
+        REQUIRE(before.calls > 0);
+        const auto work = [&] {
+            const int calls = before.calls;
+            const bool right = run(parents, p).bytes() == expected && before.calls == calls;  // not there
+            harness::Pool pool;
+            negcos::Context own(harness::callback_options(pool, "scalar"));
+            return run(own, p).bytes() == expected && pool.calls > 0 && right;
+        };
+        CHECK(status_of_child(work) == 0);
+    }
+}
+
+}  // namespace

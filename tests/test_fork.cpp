@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Children of fork(): none of a pool's threads live on there. A parent's context, and one made there, give the same bits;
-// nothing hangs, neither in a call nor at the end.
+// Children of fork(): none of a pool's threads live on there. A parent's context, and one made there, give the same
+// bits; nothing hangs, neither in a call nor at the end.
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -259,8 +260,9 @@ int32_t Frequency::save(const char* path) const {
     struct stat there;
     if (stat(path, &there) == 0 && !S_ISREG(there.st_mode))
         return fail(NEGCOS_STATUS_IO, "%.300s is there, and not a regular file", path);
-    // What a symbolic link points to is replaced, not the link.
+    // What a symbolic link points to is replaced, not the link. A path that leads nowhere yet is taken as it is.
     const std::unique_ptr<char, decltype(&std::free)> real(realpath(path, nullptr), &std::free);
+    if (!real && errno == ENOMEM) throw std::bad_alloc();
     const std::string target = real ? real.get() : path;
     // Some of these names may be taken, by other threads or left behind by a process that was killed.
     std::string beside;

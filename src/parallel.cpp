@@ -5,7 +5,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <exception>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "config.hpp"
 
@@ -21,16 +24,42 @@ namespace {
 // The process that ran a back end's threads first; 0: none has.
 std::atomic<int64_t> threaded_process{0};
 
+#ifdef NEGCOS_HAVE_OPENMP
+// OpenMP's runtimes end the process when they are refused a thread. Throws where so many at once are not to be had.
+void require_threads(int32_t count) {
+    static std::atomic<int32_t> had{1};
+    if (count <= had.load(std::memory_order_relaxed)) return;
+    std::atomic<bool> over{false};
+    std::vector<std::thread> others;
+    std::exception_ptr failure;
+    try {
+        for (int32_t k = 1; k < count; ++k) others.emplace_back([&over] { over.wait(false); });
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    over = true;
+    over.notify_all();
+    for (std::thread& other : others) other.join();
+    if (failure) std::rethrow_exception(failure);
+    had.store(count, std::memory_order_relaxed);
+}
+#endif
+
 }  // namespace
 
 struct Parallel::Arena {
 #ifdef NEGCOS_HAVE_TBB
-    // An arena larger than what oneTBB would start makes it print a warning.
-    explicit Arena(int32_t threads) : tbb(threads < most() ? threads : most()) {}
-    static int32_t most() {
-        return static_cast<int32_t>(tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism));
+    explicit Arena(int32_t threads) : threads(threads) {
+        renew();
     }
-    tbb::task_arena tbb;
+    // An arena whose start has thrown waits for ever for that start to end: oneTBB forgets that it has failed.
+    void renew() {
+        const auto most = tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism);
+        // One larger than what oneTBB would start makes it print a warning.
+        tbb.emplace(threads < static_cast<int32_t>(most) ? threads : static_cast<int32_t>(most));
+    }
+    int32_t threads;
+    std::optional<tbb::task_arena> tbb;
 #endif
 };
 
@@ -87,15 +116,22 @@ bool Parallel::run(int64_t workers, void (*work)(void*, int64_t), void* task) no
         switch (threading_) {
 #ifdef NEGCOS_HAVE_TBB
             case NEGCOS_THREADING_TBB:
-                arena_->tbb.execute([&] {
-                    tbb::parallel_for(
-                        int64_t{0}, workers, [&](int64_t w) { work(task, w); }, tbb::simple_partitioner());
-                });
+                try {
+                    arena_->tbb->execute([&] {
+                        tbb::parallel_for(
+                            int64_t{0}, workers, [&](int64_t w) { work(task, w); }, tbb::simple_partitioner());
+                    });
+                } catch (...) {
+                    arena_->renew();
+                    throw;
+                }
                 return true;
 #endif
 #ifdef NEGCOS_HAVE_OPENMP
             case NEGCOS_THREADING_OPENMP: {
-#pragma omp parallel num_threads(static_cast <int>(workers))
+                require_threads(threads_);
+                // Always as many: for another number the runtime takes memory for another team.
+#pragma omp parallel num_threads(threads_)
                 work(task, 0);
                 return true;
             }

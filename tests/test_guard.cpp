@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Not one byte outside: every input and output of a call lies against a page that nobody may touch, inputs on pages that
-// nobody may write to. Before them, then behind them, at each offset from a border of 64 bytes; results are compared
-// with those of memory without guards.
+// Not one byte outside: every input and output of a call lies against a page that nobody may touch, inputs on pages
+// that nobody may write to. Before them, then behind them, at each offset from a border of 64 bytes; results are
+// compared with those of memory without guards.
 #include <doctest/doctest.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -88,16 +88,14 @@ public:
     template <class T>
     T* output(int64_t count) {
         Guarded& memory = outputs_.next(capacity_, true);
-        return reinterpret_cast<T*>(
-            memory.place(static_cast<size_t>(count) * sizeof(T), skip<T>(), place_.behind));
+        return reinterpret_cast<T*>(memory.place(static_cast<size_t>(count) * sizeof(T), skip<T>(), place_.behind));
     }
     // The gap behind the last row is none of the matrix.
     template <class T>
     negcos_const_matrix matrix(const std::vector<T>& values, int64_t rows, int64_t cols) {
         const int64_t stride = cols + place_.gap;
         std::vector<T> spread(static_cast<size_t>(extent(rows, cols)), std::numeric_limits<T>::quiet_NaN());
-        for (int64_t i = 0; i < rows; ++i)
-            std::copy_n(values.begin() + i * cols, cols, spread.begin() + i * stride);
+        for (int64_t i = 0; i < rows; ++i) std::copy_n(values.begin() + i * cols, cols, spread.begin() + i * stride);
         return {input(spread), rows, cols, stride, negcos::dtype_of<T>, 0};
     }
     template <class T>
@@ -109,7 +107,9 @@ private:
     int64_t extent(int64_t rows, int64_t cols) const { return rows == 0 ? 0 : (rows - 1) * (cols + place_.gap) + cols; }
     // Wider types than the matrices' stay aligned.
     template <class T>
-    size_t skip() const { return place_.skip / sizeof(T) * sizeof(T); }
+    size_t skip() const {
+        return place_.skip / sizeof(T) * sizeof(T);
+    }
     struct Pool {
         std::vector<std::unique_ptr<Guarded>> all;
         size_t used = 0;

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whatever fails, at whatever call: a status, no output touched, nothing lost, no hang, and the context is as good as
+// before. Memory, threads and files fail by faults.hpp.
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "faults.hpp"
+#include "half.hpp"
+#include "pools.hpp"
+#include "variants.hpp"
+
+namespace {
+
+using faults::kFiles;
+using faults::kMemory;
+using faults::kNever;
+using faults::kThreads;
+using harness::Problem;
+using variants::Features;
+
+constexpr Features kEverything = 1u << variants::hard | 1u << variants::weights | 1u << variants::positives |
+                                 1u << variants::same_document | 1u << variants::prefixes;
+
+// A call whose memory is the test's, so that what happens in it is the library's alone.
+struct Call {
+    static constexpr int64_t kRows = 521, kDim = 67, kHard = 2;  // large enough for threads
+    Problem<float> problem;
+    negcos::Options options;
+    std::vector<float> losses, grad_queries, grad_documents, grad_hard;
+    negcos::Batch batch;
+    negcos::Result result;
+
+    Call(int32_t sampling, Features features)
+        : problem(variants::make<float>({kRows, kRows, kDim, 9, kHard}, features, sampling, 5)),
+          options(problem.options_of()),
+          batch(negcos::view(std::span<const float>(problem.queries), kRows, kDim),
+                negcos::view(std::span<const float>(problem.documents), problem.count, kDim)) {
+        problem.fill(batch);
+        if (!problem.hard.empty())
+            batch.hard_negatives = negcos::view(std::span<const float>(problem.hard), kRows * kHard, kDim);
+    }
+    Call(const Call&) = delete;
+
+    void clear() {
+        losses.assign(kRows, 7);
+        grad_queries.assign(kRows * kDim, 7);
+        grad_documents.assign(static_cast<size_t>(problem.count * kDim), 7);
+        grad_hard.assign(problem.hard.size(), 7);
+        result = negcos::Result();
+        result.loss = result.accuracy = -3;
+        result.losses = negcos::view(std::span<float>(losses), kRows, 1);
+        result.grad_queries = negcos::view(std::span<float>(grad_queries), kRows, kDim);
+        result.grad_documents = negcos::view(std::span<float>(grad_documents), problem.count, kDim);
+        if (!grad_hard.empty())
+            result.grad_hard_negatives = negcos::view(std::span<float>(grad_hard), kRows * kHard, kDim);
+    }
+    int32_t run(negcos_context* context) { return negcos_evaluate(context, &options, &batch, &result); }
+    bool untouched() const {
+        for (const auto* v : {&losses, &grad_queries, &grad_documents, &grad_hard})
+            for (const float x : *v)
+                if (x != 7) return false;
+        return result.loss == -3 && result.accuracy == -3;
+    }
+    std::string bytes() const {
+        std::string all(reinterpret_cast<const char*>(&result.loss), sizeof result.loss);
+        for (const auto* v : {&losses, &grad_queries, &grad_documents, &grad_hard})
+            all.append(reinterpret_cast<const char*>(v->data()), v->size() * sizeof(float));
+        return all;
+    }
+};
+
+struct Kind {
+    const char* name;
+    int32_t sampling;
+    Features features;
+};
+constexpr Kind kKinds[] = {
+    {"gather", NEGCOS_SAMPLING_SHUFFLE, 0},
+    {"gather, drawn with replacement", NEGCOS_SAMPLING_UNIFORM, 0},
+    {"tiles", NEGCOS_SAMPLING_ALL, 0},
+    {"gather, everything", NEGCOS_SAMPLING_GIVEN, kEverything},
+    {"tiles, everything", NEGCOS_SAMPLING_ALL, kEverything},
+};
+
+constexpr int32_t kThreadsAsked = 3;
+
+negcos_context_options options_for(int32_t threading) {
+    negcos_context_options options;
+    negcos_context_options_init(&options, sizeof options);
+    options.threading = threading;
+    options.threads = kThreadsAsked;
+    return options;
+}
+
+std::vector<int32_t> threadings(const char* test) {
+    std::vector<int32_t> all = harness::back_ends(test);
+    all.push_back(NEGCOS_THREADING_SERIAL);
+    return all;
+}
+
+// Whether work() says yes in a child, within a minute: what keeps threads, or could end the process, is tried there.
+template <class Work>
+bool child_succeeds(Work&& work) {
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        _exit(work() ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    if (!WIFEXITED(status)) MESSAGE("ended by signal ", WTERMSIG(status));
+    if (WIFEXITED(status) && WEXITSTATUS(status) > 1) MESSAGE("ended with ", WEXITSTATUS(status));
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+enum Outcome { kWrong = 1, kSurvived = 0, kDone = 2 };  // done: there were fewer calls than that
+
+struct Failure {
+    faults::Kind kind;
+    int64_t nth;
+    bool and_later;
+    // The back end has run before in this process.
+    bool started = false;
+};
+
+// The first call in a new context while something fails, and one after that.
+Outcome first_call(Call& call, int32_t threading, const Failure& failure, const std::string& expected) {
+    negcos_context_options options = options_for(threading);
+    negcos_context* context = nullptr;
+    if (failure.started) {
+        call.clear();
+        if (negcos_context_create(&options, &context) != NEGCOS_STATUS_OK || call.run(context)) return kWrong;
+        negcos_context_destroy(context);
+    }
+    if (negcos_context_create(&options, &context) != NEGCOS_STATUS_OK) return kWrong;
+    call.clear();
+    faults::arm(failure.kind, failure.nth, failure.and_later);
+    const int32_t status = call.run(context);
+    const bool fewer = faults::disarm() <= failure.nth;
+    // Without threads the calling one does it all.
+    const int32_t refused = failure.kind == kMemory ? NEGCOS_STATUS_OUT_OF_MEMORY : NEGCOS_STATUS_OK;
+    bool right = status == NEGCOS_STATUS_OK ? call.bytes() == expected : status == refused && call.untouched();
+    if (!right) std::printf("status %d, %s\n", status, negcos_last_error());
+    if (fewer && status != NEGCOS_STATUS_OK) right = false;
+    call.clear();
+    right = call.run(context) == NEGCOS_STATUS_OK && call.bytes() == expected && right;
+    negcos_context_destroy(context);
+    return !right ? kWrong : fewer ? kDone : kSurvived;
+}
+
+std::string expected_of(Call& call) {
+    negcos::Context serial = harness::context("scalar");
+    call.clear();
+    REQUIRE(call.run(serial.get()) == NEGCOS_STATUS_OK);
+    return call.bytes();
+}
+
+TEST_SUITE("fault") {
+    TEST_CASE("fault: memory, in a serial call: a status, nothing lost") {
+        for (const Kind& kind : kKinds) {
+            Call call(kind.sampling, kind.features);
+            const std::string expected = expected_of(call);
+            for (const bool and_later : {false, true}) {
+                Outcome outcome = kSurvived;
+                for (int64_t nth = 0; outcome == kSurvived; ++nth) {
+                    INFO(std::string(kind.name) << ", allocation " << nth);
+                    const int64_t before = faults::live_blocks();
+                    outcome = first_call(call, NEGCOS_THREADING_SERIAL, {kMemory, nth, and_later}, expected);
+                    CHECK(outcome != kWrong);
+                    CHECK(faults::live_blocks() == before);
+                    if (nth > 0) continue;
+                    CHECK(outcome == kSurvived);  // there is something to fail
+                }
+            }
+        }
+    }
+
+    // What the runtimes themselves do not survive is left out: libgomp ends the process when it has no memory or, beyond
+    // the threads that were tried before, no thread; and the C library's dlopen, by which oneTBB starts, crashes when
+    // there is no memory at all.
+    TEST_CASE("fault: memory and threads, with every back end") {
+        for (const int32_t threading : harness::back_ends("fault"))
+            for (const Kind& kind : kKinds) {
+                Call call(kind.sampling, kind.features);
+                const std::string expected = expected_of(call);
+                const bool openmp = threading == NEGCOS_THREADING_OPENMP;
+                for (const faults::Kind what : {kMemory, kThreads})
+                    for (const bool and_later : {false, true}) {
+                        const bool started = what == kMemory && (openmp || and_later);
+                        const int64_t most = openmp && what == kThreads ? kThreadsAsked - 1 : 500;
+                        int64_t nth = 0;
+                        for (bool more = true; more && nth < most; ++nth) {
+                            INFO("threading " << threading << ", " << std::string(kind.name) << ", "
+                                              << std::string(what == kMemory ? "allocation " : "thread ") << nth
+                                              << std::string(and_later ? " and all later" : ""));
+                            int pipes[2];
+                            REQUIRE(pipe(pipes) == 0);
+                            CHECK(child_succeeds([&] {
+                                const Outcome outcome =
+                                    first_call(call, threading, {what, nth, and_later, started}, expected);
+                                const char said = outcome == kSurvived ? 'm' : 'd';
+                                return write(pipes[1], &said, 1) == 1 && outcome != kWrong;
+                            }));
+                            close(pipes[1]);
+                            char said = 'd';
+                            more = read(pipes[0], &said, 1) == 1 && said == 'm';
+                            close(pipes[0]);
+                        }
+                        CHECK(nth > 1);
+                        CHECK(nth < 500);
+                    }
+            }
+    }
+
+    TEST_CASE("fault: a context that cannot be had") {
+        for (const int32_t threading : threadings("fault: context")) {
+            negcos_context_options options = options_for(threading);
+            for (int64_t nth = 0;; ++nth) {
+                INFO("threading " << threading << ", allocation " << nth);
+                negcos_context* const nothing = reinterpret_cast<negcos_context*>(64);
+                negcos_context* context = nothing;
+                const int64_t before = faults::live_blocks();
+                faults::arm(kMemory, nth);
+                const int32_t status = negcos_context_create(&options, &context);
+                const bool fewer = faults::disarm() <= nth;
+                if (status == NEGCOS_STATUS_OK) {
+                    negcos_context_destroy(context);
+                    if (fewer) break;
+                    continue;
+                }
+                CHECK(status == NEGCOS_STATUS_OUT_OF_MEMORY);
+                CHECK(context == nothing);
+                CHECK(faults::live_blocks() == before);
+            }
+        }
+    }
+
+    TEST_CASE("fault: a warm context allocates nothing") {
+        for (const int32_t threading : threadings("fault: warm"))
+            for (const Kind& kind : kKinds) {
+                INFO("threading " << threading << ", " << std::string(kind.name));
+                Call call(kind.sampling, kind.features);
+                negcos_context_options options = options_for(threading);
+                negcos_context* context = nullptr;
+                REQUIRE(negcos_context_create(&options, &context) == NEGCOS_STATUS_OK);
+                call.clear();
+                for (int k = 0; k < 3; ++k) REQUIRE(call.run(context) == NEGCOS_STATUS_OK);
+                faults::arm(kMemory, kNever);
+                const int32_t status = call.run(context);
+                const int64_t count = faults::disarm();
+                CHECK(status == NEGCOS_STATUS_OK);
+                CHECK(count == 0);
+                negcos_context_destroy(context);
+            }
+    }
+
+    TEST_CASE("fault: an estimator that cannot be had, saved or loaded") {
+        const std::filesystem::path folder =
+            std::filesystem::temp_directory_path() / ("negcos-fault-" + std::to_string(getpid()));
+        std::filesystem::create_directory(folder);
+        const std::string path = (folder / "estimator").string();
+        const auto contents = [&path] {
+            std::ifstream file(path, std::ios::binary);
+            return std::string(std::istreambuf_iterator<char>(file), {});
+        };
+        negcos_frequency_options options;
+        negcos_frequency_options_init(&options, sizeof options);
+        options.buckets = 5000;  // several writes
+        negcos_frequency* frequency = nullptr;
+        REQUIRE(negcos_frequency_create(&options, &frequency) == NEGCOS_STATUS_OK);
+        REQUIRE(negcos_frequency_save(frequency, path.c_str()) == NEGCOS_STATUS_OK);
+        const std::string old = contents();
+        const int64_t ids[] = {1, 2, 3};
+        REQUIRE(negcos_frequency_update(frequency, ids, 3) == NEGCOS_STATUS_OK);
+
+        negcos_frequency* const nothing = reinterpret_cast<negcos_frequency*>(64);
+        // Each in turn until there are fewer calls than that: what it answers while it fails, and what is left behind.
+        const auto each_fails = [&](faults::Kind kind, int32_t expected, auto&& work, auto&& check) {
+            for (int64_t nth = 0;; ++nth) {
+                INFO("call " << nth);
+                const int64_t before = faults::live_blocks();
+                negcos_frequency* made = nothing;
+                faults::arm(kind, nth);
+                const int32_t status = work(&made);
+                const bool fewer = faults::disarm() <= nth;
+                if (status == NEGCOS_STATUS_OK) {
+                    if (made != nothing) negcos_frequency_destroy(made);
+                } else {
+                    CHECK(status == expected);
+                    CHECK(made == nothing);
+                    check();
+                }
+                CHECK(faults::live_blocks() == before);
+                CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
+                if (!fewer) continue;
+                CHECK(status == NEGCOS_STATUS_OK);
+                CHECK(nth > 0);
+                break;
+            }
+        };
+        const auto untouched = [&] { CHECK(contents() == old); };
+        const auto create = [&](negcos_frequency** made) { return negcos_frequency_create(&options, made); };
+        const auto load = [&](negcos_frequency** made) { return negcos_frequency_load(path.c_str(), made); };
+        const auto save = [&](negcos_frequency**) { return negcos_frequency_save(frequency, path.c_str()); };
+        each_fails(kMemory, NEGCOS_STATUS_OUT_OF_MEMORY, create, untouched);
+        each_fails(kMemory, NEGCOS_STATUS_OUT_OF_MEMORY, load, untouched);
+        each_fails(kFiles, NEGCOS_STATUS_IO, load, untouched);
+        each_fails(kMemory, NEGCOS_STATUS_OUT_OF_MEMORY, save, untouched);
+        std::ofstream(path, std::ios::binary) << old;
+        each_fails(kFiles, NEGCOS_STATUS_IO, save, untouched);
+        CHECK(contents() != old);
+        negcos_frequency_destroy(frequency);
+        std::filesystem::remove_all(folder);
+    }
+}
+
+}  // namespace

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel.hpp"
 
+#include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <exception>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -25,23 +25,24 @@ namespace {
 std::atomic<int64_t> threaded_process{0};
 
 #ifdef NEGCOS_HAVE_OPENMP
-// OpenMP's runtimes end the process when they are refused a thread. Throws where so many at once are not to be had.
-void require_threads(int32_t count) {
+// Whether so many threads at once are to be had: OpenMP's runtimes end the process when they are refused one.
+bool try_threads(int32_t count) {
     static std::atomic<int32_t> had{1};
-    if (count <= had.load(std::memory_order_relaxed)) return;
+    if (count <= had.load(std::memory_order_relaxed)) return true;
     std::atomic<bool> over{false};
-    std::vector<std::thread> others;
-    std::exception_ptr failure;
-    try {
-        for (int32_t k = 1; k < count; ++k) others.emplace_back([&over] { over.wait(false); });
-    } catch (...) {
-        failure = std::current_exception();
-    }
+    const auto wait = [](void* over) -> void* {
+        static_cast<std::atomic<bool>*>(over)->wait(false);
+        return nullptr;
+    };
+    std::vector<pthread_t> others(static_cast<size_t>(count) - 1);
+    size_t started = 0;
+    while (started < others.size() && pthread_create(&others[started], nullptr, wait, &over) == 0) ++started;
     over = true;
     over.notify_all();
-    for (std::thread& other : others) other.join();
-    if (failure) std::rethrow_exception(failure);
+    for (size_t k = 0; k < started; ++k) pthread_join(others[k], nullptr);
+    if (started < others.size()) return false;
     had.store(count, std::memory_order_relaxed);
+    return true;
 }
 #endif
 
@@ -129,8 +130,8 @@ bool Parallel::run(int64_t workers, void (*work)(void*, int64_t), void* task) no
 #endif
 #ifdef NEGCOS_HAVE_OPENMP
             case NEGCOS_THREADING_OPENMP: {
-                require_threads(threads_);
-                // Always as many: for another number the runtime takes memory for another team.
+                if (!try_threads(threads_)) return true;  // the calling thread does it all
+                    // Always as many: for another number the runtime takes memory for another team.
 #pragma omp parallel num_threads(threads_)
                 work(task, 0);
                 return true;

@@ -55,6 +55,13 @@ done
 grep -qx "const VERSION_OF_HEADER = v\"${version%.*}\"" bindings/julia/Negcos/src/abi.jl ||
     echo bindings/julia/Negcos/src/abi.jl | none "another version than negcos.h's, $version"
 
+# Nothing that ends or interrupts the caller's process, prints, or changes what all of it shares; and no work before it
+# begins.
+nm -D --undefined-only "$library" | awk '{ sub(/@.*/, "", $NF); print $NF }' |
+    grep -E '^(abort|_?_?exit|_Exit|quick_exit|at_?quick_exit|atexit|__assert.*|raise|kill|signal|sigaction|.*longjmp.*|(__)?v?f?printf(_chk)?|puts|fputs|putc|fputc|putchar|fwrite|perror|setlocale|setenv|putenv|s?rand|_ZSt9terminatev|__clang_call_terminate|_ZNSo.*|_ZSt4(cout|cerr))$' |
+    none "the library uses"
+nm "$library" | grep _GLOBAL__sub_I | none "the library works before main()"
+
 # An inline function that a kernel unit emits could stand in for the same one elsewhere, with instructions that the
 # machine may lack.
 for kernels in "$@"; do

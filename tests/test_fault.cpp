@@ -185,9 +185,9 @@ TEST_SUITE("fault") {
         }
     }
 
-    // What the runtimes themselves do not survive is left out: libgomp ends the process when it has no memory or, beyond
-    // the threads that were tried before, no thread; and the C library's dlopen, by which oneTBB starts, crashes when
-    // there is no memory at all.
+    // What the runtimes themselves do not survive is left out: libgomp ends the process when it has no memory or,
+    // beyond the threads that were tried before, no thread; and the C library's dlopen, by which oneTBB starts, crashes
+    // when there is no memory at all.
     TEST_CASE("fault: memory and threads, with every back end") {
         for (const int32_t threading : harness::back_ends("fault"))
             for (const Kind& kind : kKinds) {

@@ -1,0 +1,66 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# The tests with every access to memory or every race watched. Prints what was seen, and ends with a line that counts.
+#   sanitized.sh BUILD WHAT      WHAT: address,undefined; thread; memory (by clang) or valgrind
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+what=$2
+folder=$1/$what
+common='-Dcommand=false -Dexamples=false -Db_lundef=false -Dbuildtype=debugoptimized'
+
+# set_up OPTION...: a build folder with these options.
+set_up() {
+    if [ -f "$folder/build.ninja" ]; then again=--reconfigure; else again=; fi
+    mkdir -p "$folder"
+    # shellcheck disable=SC2086
+    meson setup $again "$folder" "$root" $common "$@" > "$folder.log" 2>&1 || {
+        cat "$folder.log"
+        exit 1
+    }
+    ninja -C "$folder" --quiet || exit 1
+}
+logs=
+# suites NAME ARGUMENT...
+suites() {
+    name=$1
+    shift
+    echo "== $name"
+    rm -f "$folder/meson-logs/$name"*.json
+    meson test -C "$folder" --no-rebuild --print-errorlogs --logbase "$name" --timeout-multiplier 10 "$@"
+    logs="$logs $(echo "$folder/meson-logs/$name"*.json)"
+}
+
+# Reports end a program with a failure; a stack is told, as what is inlined says little.
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 MSAN_OPTIONS=halt_on_error=1
+export NEGCOS_TEST_STEP=5
+case $what in
+    address,undefined)
+        set_up -Db_sanitize=address,undefined
+        suites address,undefined --suite unit --suite guard --suite fault --suite property calls
+        ;;
+    thread)
+        # Without oneTBB and OpenMP, whose own synchronisation is not seen: threads are the tests' pools.
+        set_up -Db_sanitize=thread -Dtbb=disabled -Dopenmp=disabled
+        suites thread threads stress calls
+        ;;
+    memory)
+        # Of C programs alone, as the C++ library here is not watched and what it writes looks unwritten.
+        command -v clang++ > /dev/null || { echo "SKIP: memory: no clang++ here"; exit 77; }
+        CC=clang CXX=clang++ set_up -Db_sanitize=memory -Dtbb=disabled -Dopenmp=disabled
+        for isa in avx512 avx2 scalar; do NEGCOS_ISA=$isa suites "memory-$isa" calls; done
+        ;;
+    valgrind)
+        command -v valgrind > /dev/null || { echo "SKIP: valgrind: not installed"; exit 77; }
+        set_up
+        suites valgrind --wrapper 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite' \
+            calls errors edges variant_edges variant_errors frequency sampling pairs
+        ;;
+    *)
+        sed -n 's/^#   /usage: /p' "$0"
+        exit 2
+        ;;
+esac
+# shellcheck disable=SC2086
+exec "$root/tests/summary.py" $logs

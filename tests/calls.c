@@ -56,12 +56,23 @@ static void store(double value, int32_t dtype, unsigned char* to) {
     }
 }
 
+/* The arrays of a call. */
+enum { max_arrays = 32 };
+static void* arrays[max_arrays];
+static int array_count;
+
 static void* allocate(size_t bytes) {
     void* memory = calloc(bytes == 0 ? 1 : bytes, 1);
-    if (memory == NULL) {
+    if (memory == NULL || array_count == max_arrays) {
         die("out of memory", "");
     }
-    return memory;
+    return arrays[array_count++] = memory;
+}
+
+static void release(void) {
+    while (array_count > 0) {
+        free(arrays[--array_count]);
+    }
 }
 
 static negcos_matrix blank(int64_t rows, int64_t cols, int64_t padding, int32_t dtype) {
@@ -298,6 +309,7 @@ int main(int argc, char** argv) {
         }
         computed[0] = 0;
         compute(context, &call, computed, sizeof computed);
+        release();
         puts(computed);
         ++calls;
         if (strcmp(line, computed) != 0) {

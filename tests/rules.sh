@@ -33,7 +33,7 @@ grep -rnE --include='*.[ch]pp' '^ *# *include *"(\.\./|kernel|dispatch|evaluate|
     src/cli examples bindings bench 2> /dev/null | grep -vE 'examples/.*"parallel.hpp"|^bench/kernels.cpp:' | none "the command, examples and bindings see negcos.h and negcos.hpp alone"
 
 # Links (mode 120000) are the files that they point to.
-git ls-files -s 2>/dev/null | grep -v ^120000 | cut -f 2 | grep -vE '\.md$|^LICENSE$|Cargo\.lock$|^\.clang-format$|^\.gitignore$|\.wrap$|\.svg$' | while IFS= read -r file; do
+git ls-files -s 2>/dev/null | grep -v ^120000 | cut -f 2 | grep -vE '\.md$|^LICENSE$|Cargo\.lock$|^fuzz/corpus/|^\.clang-format$|^\.gitignore$|\.wrap$|\.svg$' | while IFS= read -r file; do
     [ "$(head -n 3 "$file" | grep -c 'SPDX-License-Identifier: Apache-2.0')" = 1 ] || echo "$file"
 done | none "no SPDX line in its first three"
 

@@ -6,7 +6,7 @@
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 what=$2
-folder=$1/$what
+folder=$1/$(echo "$what" | tr , -)  # a comma parts options of the linker
 common='-Dcommand=false -Dexamples=false -Db_lundef=false -Dbuildtype=debugoptimized'
 
 # set_up OPTION...: a build folder with these options.
@@ -38,7 +38,7 @@ export NEGCOS_TEST_STEP=5
 case $what in
     address,undefined)
         set_up -Db_sanitize=address,undefined
-        suites address,undefined --suite unit --suite guard --suite fault --suite property calls
+        suites address --suite unit --suite guard --suite fault --suite property --suite abi
         ;;
     thread)
         # Without oneTBB and OpenMP, whose own synchronisation is not seen: threads are the tests' pools.

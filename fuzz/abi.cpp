@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// libFuzzer over the C ABI: structs of any size with any fields, arrays of any numbers, in memory of exactly the size
+// that is promised. Each instruction set answers as scalar does, bit for bit; what fails writes nothing.
+#include <fuzzer/FuzzedDataProvider.h>
+#include <negcos/negcos.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace {
+
+[[noreturn]] void broken(const char* what) {
+    std::fprintf(stderr, "fuzz: %s; the last error: %s\n", what, negcos_last_error());
+    std::abort();
+}
+
+using Input = FuzzedDataProvider;
+
+// Numbers from the input; when it ends, ones of a small generator, so that short inputs fill large arrays.
+class Source {
+public:
+    explicit Source(Input& input) : input_(input), state_(input.ConsumeIntegral<uint64_t>()) {}
+    uint64_t next() {
+        state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+        return state_ >> 24;
+    }
+    double number() {
+        constexpr double kOdd[] = {0,    -0.0,  1,    -1,    1e30,   -1e-30, 1e300,    5e-324,    1e-310, 65504,
+                                   3e38, 1e-45, 0.25, 1e154, 1e-154, 1e19,   HUGE_VAL, -HUGE_VAL, NAN};
+        const uint64_t drawn = next();
+        if (drawn % 64 < std::size(kOdd) && odd_) return kOdd[drawn % 64];
+        return static_cast<double>(static_cast<int64_t>(drawn % 4001) - 2000) / 512;
+    }
+    void be_odd(bool odd) { odd_ = odd; }
+
+private:
+    Input& input_;
+    uint64_t state_;
+    bool odd_ = false;
+};
+
+size_t size_of(int32_t dtype) {
+    return dtype == NEGCOS_DTYPE_F64 ? 8 : dtype == NEGCOS_DTYPE_F32 ? 4 : 2;
+}
+
+void fill(unsigned char* at, int32_t dtype, Source& source) {
+    const double value = source.number();
+    const float single = static_cast<float>(value);
+    uint32_t bits;
+    std::memcpy(&bits, &single, 4);
+    const uint16_t half = static_cast<uint16_t>(dtype == NEGCOS_DTYPE_BF16 ? bits >> 16 : source.next());
+    if (dtype == NEGCOS_DTYPE_F64)
+        std::memcpy(at, &value, 8);
+    else if (dtype == NEGCOS_DTYPE_F32)
+        std::memcpy(at, &single, 4);
+    else
+        std::memcpy(at, &half, 2);
+}
+
+// Arrays of exactly their size, so that the address sanitizer sees every byte beside them.
+struct Block {
+    std::unique_ptr<unsigned char[]> bytes;
+    size_t size = 0;
+    explicit Block(size_t n = 0) : bytes(new unsigned char[n]), size(n) { std::memset(bytes.get(), 0xAB, n); }
+    Block copy() const {
+        Block other(size);
+        std::memcpy(other.bytes.get(), bytes.get(), size);
+        return other;
+    }
+};
+
+int64_t hostile(Input& input, int64_t value) {
+    constexpr int64_t kHostile[] = {-1, INT64_MIN, INT64_MAX, INT64_MAX / 2, INT64_MIN / 2 + 1};
+    return input.ConsumeIntegralInRange(0, 63) == 0 ? input.PickValueInArray(kHostile) : value;
+}
+
+struct Shape {
+    int64_t rows, cols, stride;
+};
+
+// A matrix that is what it says or must be refused: what is hostile about it cannot be a size that memory could have.
+negcos_const_matrix matrix(Input& input, Shape shape, int32_t dtype, const unsigned char* data) {
+    negcos_const_matrix m{
+        data, hostile(input, shape.rows), hostile(input, shape.cols), hostile(input, shape.stride), dtype, 0};
+    const int what = input.ConsumeIntegralInRange(0, 127);
+    if (what == 0) m.data = nullptr;
+    if (what == 1) m.dtype = input.ConsumeIntegral<int32_t>();
+    if (what == 2) m.reserved = 1;
+    if (what == 3) m.data = data + 1;  // not aligned
+    return m;
+}
+
+// A struct as a caller of some other version has it: of another size, with a tail.
+template <class Struct>
+Block resized(Input& input, const Struct& value) {
+    uint32_t size = sizeof(Struct);
+    uint32_t said = size;
+    if (input.ConsumeIntegralInRange(0, 31) == 0) {
+        constexpr int kDeltas[] = {-8, -16, -24, -1, 1, 7, 8, 64, -40};
+        size = static_cast<uint32_t>(static_cast<int>(size) + input.PickValueInArray(kDeltas));
+        said = size;
+        constexpr uint32_t kSaid[] = {0, 4, 8, 65536};
+        if (input.ConsumeBool()) said = std::min(size, input.PickValueInArray(kSaid));
+    }
+    Block block(size);
+    std::memset(block.bytes.get(), input.ConsumeIntegralInRange(0, 3) == 0 ? 1 : 0, size);
+    std::memcpy(block.bytes.get(), &value, std::min<size_t>(size, sizeof value));
+    if (size >= 4) std::memcpy(block.bytes.get(), &said, 4);
+    return block;
+}
+
+int32_t enumerator(Input& input, int32_t most) {
+    return input.ConsumeIntegralInRange(0, 63) == 0 ? input.ConsumeIntegral<int32_t>()
+                                                    : input.ConsumeIntegralInRange(0, most);
+}
+
+double option(Input& input, double usual) {
+    constexpr double kValues[] = {0,     1,     -1,     0.1,    0.5, 20,       1e-3,      1e6,  1e18,
+                                  1e200, 1e300, -1e300, 5e-324, NAN, HUGE_VAL, -HUGE_VAL, -0.0, 2};
+    return input.ConsumeIntegralInRange(0, 3) != 0 ? usual : input.PickValueInArray(kValues);
+}
+
+// A pool that fails at some call.
+struct Pool {
+    int64_t calls = 0, fail_at = -1;
+    static int32_t run(void* data, int64_t count, void (*body)(void*, int64_t), void* task) {
+        Pool& pool = *static_cast<Pool*>(data);
+        if (pool.calls++ == pool.fail_at) return 1;
+        for (int64_t k = count; k-- > 0;) body(task, k);
+        return 0;
+    }
+};
+
+struct Contexts {
+    std::vector<negcos_context*> all;
+    Contexts() {
+        for (int32_t k = 0; k < negcos_isa_count(); ++k) {
+            if (!negcos_isa_available(negcos_isa_name(k))) continue;
+            negcos_context_options options;
+            negcos_context_options_init(&options, sizeof options);
+            options.isa = negcos_isa_name(k);
+            options.threading = NEGCOS_THREADING_SERIAL;
+            negcos_context* context = nullptr;
+            if (negcos_context_create(&options, &context)) broken("no context");
+            all.push_back(context);
+        }
+    }
+};
+
+void evaluate(Input& input) {
+    static const Contexts contexts;
+    Source source(input);
+    const int64_t B = input.ConsumeIntegralInRange(0, 9), H = input.ConsumeIntegralInRange(0, 2);
+    const int64_t M = input.ConsumeBool() ? B : input.ConsumeIntegralInRange(0, 9);
+    const int64_t d = input.ConsumeIntegralInRange(0, 40);
+    const int32_t dtype = input.ConsumeIntegralInRange(0, 3);
+    source.be_odd(input.ConsumeBool());
+
+    negcos_options options;
+    negcos_options_init(&options, sizeof options);
+    options.objective = enumerator(input, 3);
+    options.similarity = enumerator(input, 1);
+    options.sampling = enumerator(input, 6);
+    const int32_t rounds = input.ConsumeIntegralInRange(0, 5);
+    options.rounds =
+        input.ConsumeIntegralInRange(0, 63) == 0 ? static_cast<int32_t>(0x80000000u >> (rounds & 1)) : rounds;
+    options.reduction = enumerator(input, 1);
+    options.direction = enumerator(input, 1);
+    options.exclude = enumerator(input, 3);
+    options.seed = input.ConsumeIntegral<uint64_t>();
+    options.step = input.ConsumeIntegral<uint64_t>();
+    options.scale = option(input, 20);
+    options.temperature = option(input, 1);
+    options.bias = option(input, 0);
+    options.norm_floor = option(input, 1e-12);
+    options.margin = option(input, 0);
+    options.label_smoothing = option(input, 0);
+    options.hardness = option(input, 0);
+    options.false_negative_margin = option(input, HUGE_VAL);
+    options.correction = enumerator(input, 1);
+    std::vector<int32_t> dims;
+    std::vector<double> dim_weights;
+    if (input.ConsumeIntegralInRange(0, 3) == 0) {
+        int32_t last = 0;
+        for (int k = input.ConsumeIntegralInRange(1, 4); k > 0; --k) {
+            last += input.ConsumeIntegralInRange(0, 12);
+            dims.push_back(last);
+            dim_weights.push_back(option(input, 1));
+        }
+        options.prefix_count = static_cast<int32_t>(dims.size());
+        options.prefix_dims = dims.data();
+        if (input.ConsumeBool()) options.prefix_weights = dim_weights.data();
+    }
+
+    const auto shape = [&](int64_t rows, int64_t cols) {
+        return Shape{rows, cols, cols + input.ConsumeIntegralInRange(0, 3)};
+    };
+    const auto extent = [&](Shape s) {
+        return s.rows == 0 ? 0 : static_cast<size_t>((s.rows - 1) * s.stride + s.cols) * size_of(dtype);
+    };
+    std::vector<Block> inputs;
+    const auto given = [&](Shape s) {
+        inputs.emplace_back(extent(s));
+        for (size_t at = 0; at < inputs.back().size; at += size_of(dtype))
+            fill(&inputs.back().bytes[at], dtype, source);
+        return matrix(input, s, dtype, inputs.back().bytes.get());
+    };
+    negcos_batch batch;
+    negcos_batch_init(&batch, sizeof batch);
+    batch.queries = given(shape(B, d));
+    batch.documents = given(shape(M, d));
+    if (H > 0 && input.ConsumeBool()) batch.hard_negatives = given(shape(B * H, d));
+    const auto numbers = [&](auto value, int64_t count, auto&& draw) -> decltype(value)* {
+        if (input.ConsumeIntegralInRange(0, 3) != 0) return nullptr;
+        inputs.emplace_back(static_cast<size_t>(count) * sizeof value);
+        for (int64_t k = 0; k < count; ++k) {
+            value = static_cast<decltype(value)>(draw());
+            std::memcpy(&inputs.back().bytes[static_cast<size_t>(k) * sizeof value], &value, sizeof value);
+        }
+        return reinterpret_cast<decltype(value)*>(inputs.back().bytes.get());
+    };
+    const auto row = [&] {
+        const uint64_t drawn = source.next();
+        return drawn % 101 == 0 ? static_cast<int64_t>(drawn) - (1 << 30)
+                                : static_cast<int64_t>(drawn % (static_cast<uint64_t>(M) + 1)) - (drawn % 3 == 0);
+    };
+    const int64_t count_rounds = rounds == options.rounds ? rounds : 0;
+    batch.positives = numbers(int64_t{}, B, row);
+    batch.negatives = numbers(int32_t{}, B * count_rounds, row);
+    batch.document_ids = numbers(int64_t{}, M, [&] { return source.next() % 4; });
+    batch.query_ids = numbers(int64_t{}, B, [&] { return source.next() % 4; });
+    batch.log_probability = numbers(double{}, M, [&] { return source.number(); });
+    batch.weights = numbers(double{}, B, [&] { return std::abs(source.number()); });
+
+    negcos_result wanted;
+    negcos_result_init(&wanted, sizeof wanted);
+    struct Wanted {
+        negcos_matrix negcos_result::*field;
+        Shape shape;
+    };
+    std::vector<Wanted> arrays;
+    const auto want = [&](negcos_matrix negcos_result::*field, Shape s) {
+        if (input.ConsumeBool()) arrays.push_back({field, s});
+    };
+    const int64_t hard = batch.hard_negatives.rows > 0 ? H : 0;
+    want(&negcos_result::losses, shape(B, 1));
+    want(&negcos_result::hit_probability, shape(B, 1));
+    want(&negcos_result::logits, shape(B, 1 + count_rounds + hard));
+    want(&negcos_result::grad_queries, shape(B, d));
+    want(&negcos_result::grad_documents, shape(M, d));
+    want(&negcos_result::grad_hard_negatives, shape(B * hard, d));
+    const bool negatives = input.ConsumeBool();
+    std::vector<negcos_matrix> said;
+    for (const Wanted& each : arrays) {
+        const negcos_const_matrix m = matrix(input, each.shape, dtype, nullptr);
+        said.push_back({nullptr, m.rows, m.cols, m.row_stride, m.dtype, m.reserved});
+    }
+    const Block options_block = resized(input, options), batch_block = resized(input, batch);
+    const uint32_t result_delta = input.ConsumeIntegralInRange(0, 63) == 0 ? 8 : 0;
+
+    std::string first;
+    int32_t first_status = -1;
+    std::string first_sentence;
+    for (negcos_context* context : contexts.all) {
+        std::vector<Block> outputs;
+        negcos_result result = wanted;
+        for (size_t k = 0; k < arrays.size(); ++k) {
+            outputs.emplace_back(extent(arrays[k].shape));
+            negcos_matrix m = said[k];
+            m.data = outputs.back().bytes.get();
+            result.*arrays[k].field = m;
+        }
+        if (negatives) {
+            outputs.emplace_back(static_cast<size_t>(B * count_rounds) * 4);
+            result.negatives = reinterpret_cast<int32_t*>(outputs.back().bytes.get());
+        }
+        result.loss = -3;
+        Block result_block(sizeof result + result_delta);
+        std::memset(result_block.bytes.get(), 0, result_block.size);
+        result.struct_size = static_cast<uint32_t>(result_block.size);
+        std::memcpy(result_block.bytes.get(), &result, sizeof result);
+        const Block before = result_block.copy();
+        const int32_t status =
+            negcos_evaluate(context, reinterpret_cast<const negcos_options*>(options_block.bytes.get()),
+                            reinterpret_cast<const negcos_batch*>(batch_block.bytes.get()),
+                            reinterpret_cast<negcos_result*>(result_block.bytes.get()));
+        std::string all;
+        if (status == NEGCOS_STATUS_OK) {
+            // the numbers, not the pointers
+            all.assign(reinterpret_cast<char*>(result_block.bytes.get()) + 8, 56);
+            for (const Block& each : outputs) all.append(reinterpret_cast<char*>(each.bytes.get()), each.size);
+        } else {
+            if (status == NEGCOS_STATUS_INTERNAL) broken("an internal error");
+            if (!*negcos_last_error()) broken("no sentence");
+            if (std::memcmp(before.bytes.get(), result_block.bytes.get(), before.size) != 0)
+                broken("a result was written");
+            for (const Block& each : outputs)
+                for (size_t k = 0; k < each.size; ++k)
+                    if (each.bytes[k] != 0xAB) broken("an output was written");
+            first_sentence = first_sentence.empty() ? negcos_last_error() : first_sentence;
+            if (first_sentence != negcos_last_error()) broken("another sentence");
+        }
+        if (first_status < 0) first_status = status, first = all;
+        if (status != first_status) broken("another status");
+        if (all != first) broken("other bits");
+    }
+}
+
+void sample(Input& input) {
+    static const Contexts contexts;
+    negcos_options options;
+    negcos_options_init(&options, sizeof options);
+    options.sampling = enumerator(input, 6);
+    options.rounds = input.ConsumeIntegralInRange(-1, 6);
+    options.seed = input.ConsumeIntegral<uint64_t>();
+    options.step = input.ConsumeIntegral<uint64_t>();
+    const int64_t B = input.ConsumeIntegralInRange(0, 40), M = input.ConsumeIntegralInRange(0, 40);
+    Block block(static_cast<size_t>(B * std::max(options.rounds, 0)) * 4);
+    int32_t* negatives = reinterpret_cast<int32_t*>(block.bytes.get());
+    if (negcos_sample(contexts.all.front(), &options, hostile(input, B), hostile(input, M), negatives)) return;
+    for (size_t k = 0; k < block.size / 4; ++k)
+        if (negatives[k] < 0 || negatives[k] >= std::max(M, B)) broken("a negative out of range");
+}
+
+void contexts(Input& input) {
+    negcos_context_options options;
+    negcos_context_options_init(&options, sizeof options);
+    options.threads = input.ConsumeIntegralInRange(-1, 3);
+    options.threading = enumerator(input, 4);
+    options.workspace_limit = input.ConsumeBool() ? 0 : input.ConsumeIntegralInRange(0, 100000);
+    const std::string isa = input.ConsumeRandomLengthString(9);
+    if (input.ConsumeBool()) options.isa = isa.c_str();
+    Pool pool;
+    pool.fail_at = input.ConsumeIntegralInRange(-1, 6);
+    options.parallel_for = input.ConsumeBool() ? Pool::run : nullptr;
+    options.parallel_for_data = &pool;
+    // Threads of a runtime are the tests' business: starting them takes longer than all else here.
+    if (options.threading != NEGCOS_THREADING_SERIAL) options.threading = NEGCOS_THREADING_CALLBACK;
+    const Block block = resized(input, options);
+    negcos_context* context = nullptr;
+    if (negcos_context_create(reinterpret_cast<const negcos_context_options*>(block.bytes.get()), &context)) {
+        if (context) broken("a context of a failure");
+        return;
+    }
+    std::vector<float> queries(70 * 20), documents(70 * 20), gradient(70 * 20, 7);
+    Source source(input);
+    for (float& x : queries) x = static_cast<float>(source.number());
+    for (float& x : documents) x = static_cast<float>(source.number());
+    negcos_options o;
+    negcos_options_init(&o, sizeof o);
+    o.sampling = input.ConsumeBool() ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_SHUFFLE;
+    o.rounds = 40;
+    negcos_batch batch;
+    negcos_batch_init(&batch, sizeof batch);
+    batch.queries = {queries.data(), 70, 20, 20, NEGCOS_DTYPE_F32, 0};
+    batch.documents = {documents.data(), 70, 20, 20, NEGCOS_DTYPE_F32, 0};
+    negcos_result result;
+    negcos_result_init(&result, sizeof result);
+    result.grad_documents = {gradient.data(), 70, 20, 20, NEGCOS_DTYPE_F32, 0};
+    const int32_t status = negcos_evaluate(context, &o, &batch, &result);
+    if (status && status != NEGCOS_STATUS_WORKSPACE_LIMIT && status != NEGCOS_STATUS_THREADS) broken("another failure");
+    if (status)
+        for (const float x : gradient)
+            if (x != 7) broken("an output was written");
+    negcos_context_destroy(context);
+}
+
+void frequency(Input& input) {
+    negcos_frequency_options options;
+    negcos_frequency_options_init(&options, sizeof options);
+    options.method = enumerator(input, 1);
+    options.hashes = input.ConsumeIntegralInRange(-1, 9);
+    options.buckets = hostile(input, input.ConsumeIntegralInRange(0, 50));
+    options.learning_rate = option(input, 0.1);
+    options.initial_gap = option(input, 0);
+    options.seed = input.ConsumeIntegral<uint64_t>();
+    const Block block = resized(input, options);
+    negcos_frequency* estimator = nullptr;
+    if (negcos_frequency_create(reinterpret_cast<const negcos_frequency_options*>(block.bytes.get()), &estimator))
+        return;
+    for (int step = input.ConsumeIntegralInRange(0, 5); step > 0; --step) {
+        const std::vector<uint8_t> drawn =
+            input.ConsumeBytes<uint8_t>(static_cast<size_t>(input.ConsumeIntegralInRange(0, 9)));
+        const std::vector<int64_t> ids(drawn.begin(), drawn.end());
+        std::vector<double> log_probability(ids.size());
+        const int64_t count = static_cast<int64_t>(ids.size());
+        if (negcos_frequency_update(estimator, ids.data(), count)) broken("update");
+        if (negcos_frequency_log_probability(estimator, ids.data(), count, log_probability.data())) broken("estimate");
+        for (const double p : log_probability)
+            if (!(p <= 0 && p > -100)) broken("no log of a probability");
+    }
+    negcos_frequency_destroy(estimator);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    Input input(data, size);
+    const int what = input.ConsumeIntegralInRange(0, 9);
+    if (what == 0) sample(input);
+    if (what == 1) contexts(input);
+    if (what == 2) frequency(input);
+    if (what > 2) evaluate(input);
+    return 0;
+}

@@ -1,0 +1,43 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Builds the fuzzers and runs them on what their corpora hold, with the address and undefined-behaviour sanitizers.
+#   fuzz.sh BUILD [--seconds N | --runs N] [abi|npy|command ...]
+# Without N the corpora alone are run again. What is found is kept in BUILD/fuzz as crash-..., and is an error.
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+command -v clang++ > /dev/null || { echo "SKIP: fuzz: no clang++ here"; exit 77; }
+mkdir -p "$1/fuzz" && folder=$(cd "$1/fuzz" && pwd) || exit 2
+shift
+limit=-runs=0
+case ${1:-} in
+    --seconds) limit=-max_total_time=$2 && shift 2 ;;
+    --runs) limit=-runs=$2 && shift 2 ;;
+esac
+[ $# -gt 0 ] || set -- abi npy command
+
+if [ -f "$folder/build.ninja" ]; then again=--reconfigure; else again=; fi
+# shellcheck disable=SC2086
+CC=clang CXX=clang++ meson setup $again "$folder" "$root" -Dfuzz=true -Dtests=false -Dcommand=false -Dexamples=false \
+    -Dtbb=disabled -Dopenmp=disabled -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
+    -Dcpp_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=all' > "$folder.log" 2>&1 || { cat "$folder.log"; exit 1; }
+ninja -C "$folder" --quiet || exit 1
+
+passed=0 failed=0
+cd "$folder" || exit 1
+for target in "$@"; do
+    corpus=$root/fuzz/corpus/$target found=$folder/corpus-$target
+    mkdir -p "$found"
+    length=512
+    [ "$target" = abi ] && length=4096
+    if ./fuzz/fuzz_"$target" -max_len=$length -rss_limit_mb=4096 -timeout=10 "$limit" "$found" "$corpus" > "$target.log" 2>&1; then
+        passed=$((passed + 1))
+        grep -E '^(Done|#[0-9]+.*DONE)' "$target.log" || tail -n 1 "$target.log"
+    else
+        failed=$((failed + 1))
+        tail -n 60 "$target.log"
+        echo "FAILED: fuzz_$target"
+    fi
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -24,7 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     try {
         const Arguments parsed = parse_arguments(static_cast<int>(arguments.size()), arguments.data());
         if (parsed.command == Arguments::Command::text && parsed.text.empty()) std::abort();
-        if (parsed.command == Arguments::Command::loss && (parsed.loss.queries.empty() || parsed.loss.documents.empty()))
+        if (parsed.command == Arguments::Command::loss &&
+            (parsed.loss.queries.empty() || parsed.loss.documents.empty()))
             std::abort();
     } catch (const Failure& failure) {
         if (!*failure.what()) std::abort();

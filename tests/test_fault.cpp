@@ -90,6 +90,17 @@ constexpr Kind kKinds[] = {
     {"tiles, everything", NEGCOS_SAMPLING_ALL, kEverything},
 };
 
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kWatched = true;
+#else
+constexpr bool kWatched = false;
+#endif
+
+// The address sanitizer has blocks of its own, and finds what is lost by itself.
+int64_t live_blocks() {
+    return kWatched ? 0 : faults::live_blocks();
+}
+
 constexpr int32_t kThreadsAsked = 3;
 
 negcos_context_options options_for(int32_t threading) {
@@ -174,10 +185,10 @@ TEST_SUITE("fault") {
                 Outcome outcome = kSurvived;
                 for (int64_t nth = 0; outcome == kSurvived; ++nth) {
                     INFO(std::string(kind.name) << ", allocation " << nth);
-                    const int64_t before = faults::live_blocks();
+                    const int64_t before = live_blocks();
                     outcome = first_call(call, NEGCOS_THREADING_SERIAL, {kMemory, nth, and_later}, expected);
                     CHECK(outcome != kWrong);
-                    CHECK(faults::live_blocks() == before);
+                    CHECK(live_blocks() == before);
                     if (nth > 0) continue;
                     CHECK(outcome == kSurvived);  // there is something to fail
                 }
@@ -189,6 +200,10 @@ TEST_SUITE("fault") {
     // beyond the threads that were tried before, no thread; and the C library's dlopen, by which oneTBB starts, crashes
     // when there is no memory at all.
     TEST_CASE("fault: memory and threads, with every back end") {
+        if (kWatched) {
+            std::printf("SKIP: fault: with every back end: the address sanitizer's own threads need memory\n");
+            return;
+        }
         for (const int32_t threading : harness::back_ends("fault"))
             for (const Kind& kind : kKinds) {
                 Call call(kind.sampling, kind.features);
@@ -229,7 +244,7 @@ TEST_SUITE("fault") {
                 INFO("threading " << threading << ", allocation " << nth);
                 negcos_context* const nothing = reinterpret_cast<negcos_context*>(64);
                 negcos_context* context = nothing;
-                const int64_t before = faults::live_blocks();
+                const int64_t before = live_blocks();
                 faults::arm(kMemory, nth);
                 const int32_t status = negcos_context_create(&options, &context);
                 const bool fewer = faults::disarm() <= nth;
@@ -240,7 +255,7 @@ TEST_SUITE("fault") {
                 }
                 CHECK(status == NEGCOS_STATUS_OUT_OF_MEMORY);
                 CHECK(context == nothing);
-                CHECK(faults::live_blocks() == before);
+                CHECK(live_blocks() == before);
             }
         }
     }
@@ -288,7 +303,7 @@ TEST_SUITE("fault") {
         const auto each_fails = [&](faults::Kind kind, int32_t expected, auto&& work, auto&& check) {
             for (int64_t nth = 0;; ++nth) {
                 INFO("call " << nth);
-                const int64_t before = faults::live_blocks();
+                const int64_t before = live_blocks();
                 negcos_frequency* made = nothing;
                 faults::arm(kind, nth);
                 const int32_t status = work(&made);
@@ -300,7 +315,7 @@ TEST_SUITE("fault") {
                     CHECK(made == nothing);
                     check();
                 }
-                CHECK(faults::live_blocks() == before);
+                CHECK(live_blocks() == before);
                 CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
                 if (!fewer) continue;
                 CHECK(status == NEGCOS_STATUS_OK);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Many contexts on many threads: calls of mixed shapes on the same inputs, contexts destroyed and made anew while others
-// run. Every result is compared.
+// Many contexts on many threads: calls of mixed shapes on the same inputs, contexts destroyed and made anew while
+// others run. Every result is compared.
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -30,7 +30,8 @@ void add_jobs(std::vector<Job>& jobs, uint64_t seed) {
     constexpr Features kSome = 1u << variants::hard | 1u << variants::weights | 1u << variants::same_document;
     for (const int32_t sampling : variants::kSamplings)
         for (const Features features : {Features{0}, kSome})
-            for (const variants::Shape shape : {variants::Shape{5, 5, 3, 2, 1}, {130, 130, 40, 7, 2}, {400, 400, 24, 9, 1}}) {
+            for (const variants::Shape shape :
+                 {variants::Shape{5, 5, 3, 2, 1}, {130, 130, 40, 7, 2}, {400, 400, 24, 9, 1}}) {
                 const auto problem = std::make_shared<Problem<T>>(variants::make<T>(shape, features, sampling, ++seed));
                 Job job{[problem](negcos::Context& context) { return harness::run(context, *problem).bytes(); }, {}};
                 negcos::Context serial = harness::context("scalar");

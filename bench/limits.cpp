@@ -172,6 +172,7 @@ double fma_rate(const std::string& isa, bool f64, int threads) {
         constexpr int64_t kRounds = 4000000;
         const double lanes = (isa == "avx512" ? 64.0 : 32.0) / (f64 ? 8 : 4);
         std::vector<double> seconds;
+        seconds.reserve(7);
         for (int k = 0; k < 7; ++k) seconds.push_back(timed(threads, [&](int) { probe(kRounds); }));
         rate = static_cast<double>(kRounds) * 12 * 2 * lanes * threads / median(seconds);
         return rate;

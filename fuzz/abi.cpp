@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // libFuzzer over the C ABI: structs of any size with any fields, arrays of any numbers, in memory of exactly the size
-// that is promised. Each instruction set answers as scalar does, bit for bit; what fails writes nothing.
+// that is promised. Each instruction set answers as scalar does, bit for bit; what fails writes nothing. In half the
+// runs one of the library's requests for memory fails (the linker puts __wrap_X before X), and the call is made again.
 #include <fuzzer/FuzzedDataProvider.h>
 #include <negcos/negcos.h>
 
@@ -11,8 +12,32 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <new>
+#include <optional>
 #include <string>
 #include <vector>
+
+namespace {
+
+std::optional<int64_t> requests_before_one_fails;
+
+bool request_fails() {
+    return requests_before_one_fails && (*requests_before_one_fails)-- == 0;
+}
+
+}  // namespace
+
+extern "C" {
+void* __real_aligned_alloc(size_t alignment, size_t size);
+void* __wrap_aligned_alloc(size_t alignment, size_t size) {
+    return request_fails() ? nullptr : __real_aligned_alloc(alignment, size);
+}
+void* __real__Znwm(size_t size);  // operator new
+void* __wrap__Znwm(size_t size) {
+    if (request_fails()) throw std::bad_alloc();
+    return __real__Znwm(size);
+}
+}
 
 namespace {
 
@@ -26,7 +51,7 @@ using Input = FuzzedDataProvider;
 // Numbers from the input; when it ends, ones of a small generator, so that short inputs fill large arrays.
 class Source {
 public:
-    explicit Source(Input& input) : input_(input), state_(input.ConsumeIntegral<uint64_t>()) {}
+    explicit Source(Input& input) : state_(input.ConsumeIntegral<uint64_t>()) {}
     uint64_t next() {
         state_ = state_ * 6364136223846793005u + 1442695040888963407u;
         return state_ >> 24;
@@ -41,7 +66,6 @@ public:
     void be_odd(bool odd) { odd_ = odd; }
 
 private:
-    Input& input_;
     uint64_t state_;
     bool odd_ = false;
 };
@@ -93,7 +117,7 @@ negcos_const_matrix matrix(Input& input, Shape shape, int32_t dtype, const unsig
     if (what == 0) m.data = nullptr;
     if (what == 1) m.dtype = input.ConsumeIntegral<int32_t>();
     if (what == 2) m.reserved = 1;
-    if (what == 3) m.data = data + 1;  // not aligned
+    if (what == 3 && data) m.data = data + 1;  // not aligned
     return m;
 }
 
@@ -139,18 +163,20 @@ struct Pool {
 };
 
 struct Contexts {
+    std::vector<negcos_context_options> options;
     std::vector<negcos_context*> all;
     Contexts() {
         for (int32_t k = 0; k < negcos_isa_count(); ++k) {
             if (!negcos_isa_available(negcos_isa_name(k))) continue;
-            negcos_context_options options;
-            negcos_context_options_init(&options, sizeof options);
-            options.isa = negcos_isa_name(k);
-            options.threading = NEGCOS_THREADING_SERIAL;
-            negcos_context* context = nullptr;
-            if (negcos_context_create(&options, &context)) broken("no context");
-            all.push_back(context);
+            negcos_context_options_init(&options.emplace_back(), sizeof(negcos_context_options));
+            options.back().isa = negcos_isa_name(k);
+            options.back().threading = NEGCOS_THREADING_SERIAL;
+            options.back().workspace_limit = 64 << 20;  // of billions of rounds
+            if (negcos_context_create(&options.back(), &all.emplace_back())) broken("no context");
         }
+    }
+    ~Contexts() {
+        for (negcos_context* context : all) negcos_context_destroy(context);
     }
 };
 
@@ -231,13 +257,20 @@ void evaluate(Input& input) {
         return drawn % 101 == 0 ? static_cast<int64_t>(drawn) - (1 << 30)
                                 : static_cast<int64_t>(drawn % (static_cast<uint64_t>(M) + 1)) - (drawn % 3 == 0);
     };
-    const int64_t count_rounds = rounds == options.rounds ? rounds : 0;
-    batch.positives = numbers(int64_t{}, B, row);
-    batch.negatives = numbers(int32_t{}, B * count_rounds, row);
-    batch.document_ids = numbers(int64_t{}, M, [&] { return source.next() % 4; });
-    batch.query_ids = numbers(int64_t{}, B, [&] { return source.next() % 4; });
-    batch.log_probability = numbers(double{}, M, [&] { return source.number(); });
-    batch.weights = numbers(double{}, B, [&] { return std::abs(source.number()); });
+    // No arrays for billions of rounds.
+    const bool usual_rounds = rounds == options.rounds;
+    const int64_t count_rounds = usual_rounds ? rounds : 0;
+    // Lists are as long as the matrices say, so none beside a number of rows that nothing could have.
+    if (batch.queries.rows == B) {
+        batch.positives = numbers(int64_t{}, B, row);
+        if (usual_rounds) batch.negatives = numbers(int32_t{}, B * count_rounds, row);
+        batch.query_ids = numbers(int64_t{}, B, [&] { return source.next() % 4; });
+        batch.weights = numbers(double{}, B, [&] { return std::abs(source.number()); });
+    }
+    if (batch.documents.rows == M) {
+        batch.document_ids = numbers(int64_t{}, M, [&] { return source.next() % 4; });
+        batch.log_probability = numbers(double{}, M, [&] { return source.number(); });
+    }
 
     negcos_result wanted;
     negcos_result_init(&wanted, sizeof wanted);
@@ -256,7 +289,7 @@ void evaluate(Input& input) {
     want(&negcos_result::grad_queries, shape(B, d));
     want(&negcos_result::grad_documents, shape(M, d));
     want(&negcos_result::grad_hard_negatives, shape(B * hard, d));
-    const bool negatives = input.ConsumeBool();
+    const bool negatives = input.ConsumeBool() && usual_rounds && batch.queries.rows == B;
     std::vector<negcos_matrix> said;
     for (const Wanted& each : arrays) {
         const negcos_const_matrix m = matrix(input, each.shape, dtype, nullptr);
@@ -265,10 +298,11 @@ void evaluate(Input& input) {
     const Block options_block = resized(input, options), batch_block = resized(input, batch);
     const uint32_t result_delta = input.ConsumeIntegralInRange(0, 63) == 0 ? 8 : 0;
 
-    std::string first;
+    const int64_t failing = input.ConsumeBool() ? input.ConsumeIntegralInRange(0, 7) : -1;
+
+    std::string first, first_sentence;
     int32_t first_status = -1;
-    std::string first_sentence;
-    for (negcos_context* context : contexts.all) {
+    for (size_t isa = 0; isa < contexts.all.size(); ++isa) {
         std::vector<Block> outputs;
         negcos_result result = wanted;
         for (size_t k = 0; k < arrays.size(); ++k) {
@@ -287,16 +321,12 @@ void evaluate(Input& input) {
         result.struct_size = static_cast<uint32_t>(result_block.size);
         std::memcpy(result_block.bytes.get(), &result, sizeof result);
         const Block before = result_block.copy();
-        const int32_t status =
-            negcos_evaluate(context, reinterpret_cast<const negcos_options*>(options_block.bytes.get()),
-                            reinterpret_cast<const negcos_batch*>(batch_block.bytes.get()),
-                            reinterpret_cast<negcos_result*>(result_block.bytes.get()));
-        std::string all;
-        if (status == NEGCOS_STATUS_OK) {
-            // the numbers, not the pointers
-            all.assign(reinterpret_cast<char*>(result_block.bytes.get()) + 8, 56);
-            for (const Block& each : outputs) all.append(reinterpret_cast<char*>(each.bytes.get()), each.size);
-        } else {
+        const auto call = [&](negcos_context* context) {
+            return negcos_evaluate(context, reinterpret_cast<const negcos_options*>(options_block.bytes.get()),
+                                   reinterpret_cast<const negcos_batch*>(batch_block.bytes.get()),
+                                   reinterpret_cast<negcos_result*>(result_block.bytes.get()));
+        };
+        const auto check_failure = [&](int32_t status) {
             if (status == NEGCOS_STATUS_INTERNAL) broken("an internal error");
             if (!*negcos_last_error()) broken("no sentence");
             if (std::memcmp(before.bytes.get(), result_block.bytes.get(), before.size) != 0)
@@ -304,9 +334,34 @@ void evaluate(Input& input) {
             for (const Block& each : outputs)
                 for (size_t k = 0; k < each.size; ++k)
                     if (each.bytes[k] != 0xAB) broken("an output was written");
+        };
+
+        negcos_context* fresh = nullptr;
+        int32_t status = NEGCOS_STATUS_OUT_OF_MEMORY;
+        bool failed = false;
+        if (failing >= 0) {
+            requests_before_one_fails = failing;
+            status = negcos_context_create(&contexts.options[isa], &fresh);
+            if (status == NEGCOS_STATUS_OK) status = call(fresh);
+            failed = *requests_before_one_fails < 0;
+            requests_before_one_fails.reset();
+            if (status == NEGCOS_STATUS_OUT_OF_MEMORY) {
+                if (!failed) broken("out of memory that was there");
+                check_failure(status);
+            }
+        }
+        if (status == NEGCOS_STATUS_OUT_OF_MEMORY) status = call(fresh ? fresh : contexts.all[isa]);
+        std::string all;
+        if (status == NEGCOS_STATUS_OK) {
+            // the numbers, not the pointers
+            all.assign(reinterpret_cast<char*>(result_block.bytes.get()) + 8, 56);
+            for (const Block& each : outputs) all.append(reinterpret_cast<char*>(each.bytes.get()), each.size);
+        } else {
+            check_failure(status);
             first_sentence = first_sentence.empty() ? negcos_last_error() : first_sentence;
             if (first_sentence != negcos_last_error()) broken("another sentence");
         }
+        negcos_context_destroy(fresh);
         if (first_status < 0) first_status = status, first = all;
         if (status != first_status) broken("another status");
         if (all != first) broken("other bits");
@@ -334,7 +389,7 @@ void contexts(Input& input) {
     negcos_context_options_init(&options, sizeof options);
     options.threads = input.ConsumeIntegralInRange(-1, 3);
     options.threading = enumerator(input, 4);
-    options.workspace_limit = input.ConsumeBool() ? 0 : input.ConsumeIntegralInRange(0, 100000);
+    options.workspace_limit = input.ConsumeBool() ? 0 : input.ConsumeIntegralInRange<uint64_t>(0, 100000);
     const std::string isa = input.ConsumeRandomLengthString(9);
     if (input.ConsumeBool()) options.isa = isa.c_str();
     Pool pool;

@@ -20,6 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             words.back().push_back(static_cast<char>(data[k]));
     }
     std::vector<const char*> arguments;
+    arguments.reserve(words.size());
     for (const std::string& word : words) arguments.push_back(word.c_str());
     try {
         const Arguments parsed = parse_arguments(static_cast<int>(arguments.size()), arguments.data());

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dispatch.hpp"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstring>
 
 #include "config.hpp"
@@ -43,9 +47,13 @@ uint32_t cpu_features() noexcept {
 #if defined(__x86_64__)
     // Unlike raw CPUID this also asks whether the operating system saves the registers.
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) features |= kAvx2;
+    if (__builtin_cpu_supports("avx2")) {
+        features |= kAvx2;
+        // clang 14 cannot be asked for F16C by name; its registers are AVX's.
+        unsigned eax, ebx, ecx, edx;
+        if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C)) features |= kF16c;
+    }
     if (__builtin_cpu_supports("fma")) features |= kFma;
-    if (__builtin_cpu_supports("f16c")) features |= kF16c;
     if (__builtin_cpu_supports("avx512f")) features |= kAvx512f;
     if (__builtin_cpu_supports("avx512cd")) features |= kAvx512cd;
     if (__builtin_cpu_supports("avx512dq")) features |= kAvx512dq;

@@ -22,6 +22,14 @@ Output<E> output_of(const negcos_matrix& m) {
     return {static_cast<E*>(m.data), m.row_stride};
 }
 
+// Rows of no columns may be nowhere, and are then not a stride apart.
+template <class E>
+void read_from(const negcos_const_matrix& m, Rows<E>& rows) {
+    rows.data = static_cast<const E*>(m.data);
+    rows.stride = m.data ? m.row_stride : 0;
+    rows.count = m.rows;
+}
+
 template <class E>
 void reserve_norms(Rows<E>& rows, Arena& arena) {
     using T = Working<E>;
@@ -207,12 +215,10 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
     const double rows = static_cast<double>(batch.queries.rows);
 
     Problem<E> problem;
-    problem.queries.data = static_cast<const E*>(batch.queries.data);
-    problem.queries.stride = batch.queries.row_stride;
-    problem.queries.count = batch.queries.rows;
-    problem.documents.data = static_cast<const E*>(batch.documents.data);
-    problem.documents.stride = batch.documents.row_stride;
-    problem.documents.count = batch.documents.rows;
+    read_from(batch.queries, problem.queries);
+    read_from(batch.documents, problem.documents);
+    read_from(batch.hard_negatives, problem.hard);
+    if (!batch.hard_negatives.data) problem.hard.count = 0;
     problem.dim = batch.queries.cols;
     problem.mean = options.reduction == NEGCOS_REDUCTION_MEAN;
     problem.batch_softmax = options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX;
@@ -223,9 +229,6 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
     problem.grad_queries = output_of<E>(result.grad_queries);
     problem.grad_documents = output_of<E>(result.grad_documents);
     problem.grad_hard_negatives = output_of<E>(result.grad_hard_negatives);
-    problem.hard.data = static_cast<const E*>(batch.hard_negatives.data);
-    problem.hard.stride = batch.hard_negatives.row_stride;
-    problem.hard.count = batch.hard_negatives.data ? batch.hard_negatives.rows : 0;
     problem.positives = batch.positives;
     problem.both = options.direction == NEGCOS_DIRECTION_BOTH;
     problem.terms = terms_of<E>(options, batch);

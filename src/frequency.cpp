@@ -310,7 +310,7 @@ int32_t Frequency::load(const Kernels& kernels, const char* path, std::optional<
     // Before memory is taken for what the header says.
     if (size != 8 * file_words(options))
         return fail(NEGCOS_STATUS_IO, "%.300s is %llu bytes, expected %llu: it is cut off or damaged", path,
-                    static_cast<unsigned long long>(size), static_cast<unsigned long long>(8 * file_words(options)));
+                    static_cast<unsigned long long>(size), 8ull * file_words(options));
 
     Frequency& frequency = loaded.emplace(kernels, options);
     std::vector<uint64_t>& table = frequency.table_;

@@ -30,8 +30,8 @@ bool try_threads(int32_t count) {
     static std::atomic<int32_t> had{1};
     if (count <= had.load(std::memory_order_relaxed)) return true;
     std::atomic<bool> over{false};
-    const auto wait = [](void* over) -> void* {
-        static_cast<std::atomic<bool>*>(over)->wait(false);
+    const auto wait = [](void* flag) -> void* {
+        static_cast<std::atomic<bool>*>(flag)->wait(false);
         return nullptr;
     };
     std::vector<pthread_t> others(static_cast<size_t>(count) - 1);
@@ -81,15 +81,13 @@ bool Parallel::available(int32_t threading) noexcept {
     switch (threading) {
         case NEGCOS_THREADING_SERIAL:
         case NEGCOS_THREADING_CALLBACK:
-            return true;
 #ifdef NEGCOS_HAVE_TBB
         case NEGCOS_THREADING_TBB:
-            return true;
 #endif
 #ifdef NEGCOS_HAVE_OPENMP
         case NEGCOS_THREADING_OPENMP:
-            return true;
 #endif
+            return true;
         default:
             return false;
     }

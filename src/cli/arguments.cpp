@@ -95,18 +95,24 @@ void add_numbers(CLI::App& app, const std::string& option, std::vector<T>& value
         [&values, option](const std::string& word) { values.push_back(number<T>(option, word)); }, help);
 }
 
+std::string not_empty(const std::string& word) {
+    return word.empty() ? "the name is empty" : "";
+}
+
 void add_file(CLI::App& app, const std::string& option, std::optional<std::string>& value, const char* type,
               const std::string& help) {
     app.add_option_function<std::string>(
            option, [&value](const std::string& word) { value = word; }, help)
-        ->type_name(type);
+        ->type_name(type)
+        ->check(not_empty);
 }
 
 void define_loss(CLI::App& app, LossArguments& a) {
     Options& o = a.options;
-    app.add_option("queries", a.queries, "B x d queries")->type_name("QUERIES.npy")->required();
+    app.add_option("queries", a.queries, "B x d queries")->type_name("QUERIES.npy")->check(not_empty)->required();
     app.add_option("documents", a.documents, "M x d documents; without --positives M >= B, and row i is query i's")
         ->type_name("DOCUMENTS.npy")
+        ->check(not_empty)
         ->required();
 
     app.option_defaults()->group("What is computed");
@@ -192,6 +198,21 @@ void define_loss(CLI::App& app, LossArguments& a) {
         "and writing files.");
 }
 
+struct Parser {
+    Arguments arguments;
+    CLI::App app{"The in-batch negative-sampling cosine loss of two-tower retrieval models", "negcos"};
+    CLI::App& loss = *app.add_subcommand("loss", "the loss, metrics and gradients of a batch");
+    CLI::App& info = *app.add_subcommand("info", "the version, instruction sets and threading back ends");
+
+    Parser() {
+        app.set_version_flag("--version", "negcos " + version());
+        app.require_subcommand(1);
+        app.footer("'negcos loss --help' and 'negcos info --help' say more.");
+        define_loss(loss, arguments.loss);
+        info.add_flag("--json", arguments.info_json, "print one JSON object");
+    }
+};
+
 }  // namespace
 
 const char* name_of(std::span<const Name> names, int32_t value) noexcept {
@@ -201,17 +222,10 @@ const char* name_of(std::span<const Name> names, int32_t value) noexcept {
 }
 
 Arguments parse_arguments(int argc, const char* const* argv) {
-    Arguments arguments;
-    CLI::App app("The in-batch negative-sampling cosine loss of two-tower retrieval models", "negcos");
-    app.set_version_flag("--version", "negcos " + version());
-    app.require_subcommand(1);
-    app.footer("'negcos loss --help' and 'negcos info --help' say more.");
-
-    CLI::App& loss = *app.add_subcommand("loss", "the loss, metrics and gradients of a batch");
-    define_loss(loss, arguments.loss);
-    CLI::App& info = *app.add_subcommand("info", "the version, instruction sets and threading back ends");
-    info.add_flag("--json", arguments.info_json, "print one JSON object");
-
+    static Parser
+        parser;  // once, as defining options takes longer than parsing, and the fuzzer parses millions of times
+    auto& [arguments, app, loss, info] = parser;
+    arguments = {};
     try {
         app.parse(argc, argv);
     } catch (const CLI::RequiredError& error) {

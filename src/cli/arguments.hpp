@@ -70,7 +70,7 @@ struct Arguments {
     bool info_json = false;
 };
 
-// Throws Failure.
+// Throws Failure. Not for several threads at once.
 Arguments parse_arguments(int argc, const char* const* argv);
 
 }  // namespace negcos::cli

@@ -15,7 +15,10 @@ constexpr int kF32Lanes = 16, kF64Lanes = 8;
 
 std::string listed(const std::vector<std::string>& words) {
     std::string text;
-    for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+    for (const std::string& word : words) {
+        if (!text.empty()) text += ", ";
+        text += word;
+    }
     return text;
 }
 
@@ -45,7 +48,8 @@ std::string table(const std::vector<std::pair<std::string, std::string>>& rows) 
     size_t width = 0;
     for (const auto& row : rows) width = std::max(width, row.first.size());
     std::string text;
-    for (const auto& [label, value] : rows) text += label + std::string(width - label.size() + 2, ' ') + value + "\n";
+    for (const auto& [label, value] : rows)
+        text.append(label).append(width - label.size() + 2, ' ').append(value).append("\n");
     return text;
 }
 

@@ -206,6 +206,7 @@ void compute(const LossArguments& a) {
     std::vector<std::string> inputs;
     for (const auto& [field, path] : inputs_of(a)) inputs.push_back(path);
     std::vector<Output> outputs;
+    outputs.reserve(targets.size());
     for (const Target* target : targets) outputs.push_back({target->option, *target->path, {}, {}});
     check_outputs(inputs, outputs);
 

@@ -45,7 +45,7 @@ Lanes<T> exp_nonpositive(const Lanes<T>& x, Lanes<T>& held) {
     Lanes<T> r = multiply_add(n, broadcast(-K::kLog2High), held);
     r = multiply_add(n, broadcast(-K::kLog2Low), r);
     Lanes<T> q = broadcast(K::kQ[0]);
-    constexpr int kTerms = sizeof K::kQ / sizeof K::kQ[0];
+    constexpr int kTerms = sizeof K::kQ / sizeof(T);
 #pragma GCC unroll 16
     for (int k = 1; k < kTerms; ++k) q = multiply_add(q, r, broadcast(K::kQ[k]));
     const Lanes<T> fraction = multiply_add(q, r * r, r);  // exp(r) - 1

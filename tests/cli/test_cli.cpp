@@ -596,8 +596,9 @@ TEST_SUITE("cli") {
                                      " ";
             const std::string whole = read_file(in.path / fits);
             REQUIRE(in.run(line + fits) == 0);
-            const auto wrong = [&](const std::string& name, const std::string& bytes, const std::string& named) {
-                const std::string file = std::string(option).substr(2) + name;
+            const auto wrong = [&, stem = std::string(option).substr(2)](
+                                   const std::string& name, const std::string& bytes, const std::string& named) {
+                const std::string file = stem + name;
                 if (!bytes.empty()) write_file(in.path / file, bytes);
                 mistakes.push_back({line + file, ": " + file + ": " + named});
             };

@@ -4,10 +4,12 @@
 // a status out.
 #include "negcos/negcos.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <new>
 #include <optional>
 #include <utility>
@@ -25,6 +27,7 @@ struct negcos_context : Context {
     using Context::Context;
 };
 struct negcos_frequency {
+    explicit negcos_frequency(Frequency&& made) : estimator(std::move(made)) {}
     Frequency estimator;
 };
 
@@ -125,8 +128,7 @@ int32_t threads_of(int32_t asked, int32_t& threads) noexcept {
         return fail(NEGCOS_STATUS_VALUE, "options.threads is %d, expected 0 (all) to %d", asked, kMostThreads);
     threads = asked;
     if (asked != 0) return NEGCOS_STATUS_OK;
-    threads = Parallel::usable_threads();
-    if (threads > kMostThreads) threads = kMostThreads;
+    threads = std::min(Parallel::usable_threads(), kMostThreads);
     if (const char* text = std::getenv("NEGCOS_THREADS")) {
         char* end = nullptr;
         errno = 0;
@@ -134,7 +136,7 @@ int32_t threads_of(int32_t asked, int32_t& threads) noexcept {
         if (end == text || *end != '\0' || errno != 0 || cap < 1)
             return fail(NEGCOS_STATUS_VALUE, "NEGCOS_THREADS in the environment is \"%.64s\", expected a number from 1",
                         text);
-        if (cap < threads) threads = static_cast<int32_t>(cap);
+        threads = static_cast<int32_t>(std::min<long>(cap, threads));
     }
     return NEGCOS_STATUS_OK;
 }
@@ -146,13 +148,7 @@ int32_t threading_of(const negcos_context_options& options, int32_t& threading) 
                     NEGCOS_THREADING_CALLBACK);
     if (threading == NEGCOS_THREADING_CALLBACK && !options.parallel_for)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "options.parallel_for is NULL, expected a function with CALLBACK");
-    if (threading == NEGCOS_THREADING_DEFAULT) {
-        for (const int32_t candidate : {NEGCOS_THREADING_TBB, NEGCOS_THREADING_OPENMP, NEGCOS_THREADING_SERIAL})
-            if (Parallel::available(candidate)) {
-                threading = candidate;
-                break;
-            }
-    }
+    if (threading == NEGCOS_THREADING_DEFAULT) threading = Parallel::preferred();
     if (!Parallel::available(threading))
         return fail(NEGCOS_STATUS_UNSUPPORTED, "options.threading %s is not built into this library",
                     threading == NEGCOS_THREADING_TBB ? "TBB" : "OPENMP");
@@ -169,7 +165,7 @@ int32_t create(const negcos_context_options* given, negcos_context** context) {
     if ((status = threading_of(options, threading)) || (status = threads_of(options.threads, threads))) return status;
     const Kernels* kernels = nullptr;
     if ((status = select_kernels(cpu_features(), options.isa, std::getenv("NEGCOS_ISA"), &kernels))) return status;
-    *context = new negcos_context(*kernels, threading, threads, options);
+    *context = std::make_unique<negcos_context>(*kernels, threading, threads, options).release();
     return NEGCOS_STATUS_OK;
 }
 
@@ -183,7 +179,7 @@ int32_t create(const negcos_frequency_options* given, negcos_frequency** frequen
         (status = validate_frequency(options)) ||
         (status = select_kernels(cpu_features(), nullptr, std::getenv("NEGCOS_ISA"), &kernels)))
         return status;
-    *frequency = new negcos_frequency{Frequency(*kernels, options)};
+    *frequency = std::make_unique<negcos_frequency>(Frequency(*kernels, options)).release();
     return NEGCOS_STATUS_OK;
 }
 
@@ -197,7 +193,7 @@ int32_t load(const char* path, negcos_frequency** frequency) {
     if ((status = select_kernels(cpu_features(), nullptr, std::getenv("NEGCOS_ISA"), &kernels)) ||
         (status = Frequency::load(*kernels, path, loaded)))
         return status;
-    *frequency = new negcos_frequency{std::move(*loaded)};
+    *frequency = std::make_unique<negcos_frequency>(std::move(*loaded)).release();
     return NEGCOS_STATUS_OK;
 }
 

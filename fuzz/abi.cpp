@@ -27,6 +27,7 @@ bool request_fails() {
 
 }  // namespace
 
+// NOLINTBEGIN(bugprone-reserved-identifier): the linker's names
 extern "C" {
 void* __real_aligned_alloc(size_t alignment, size_t size);
 void* __wrap_aligned_alloc(size_t alignment, size_t size) {
@@ -38,6 +39,7 @@ void* __wrap__Znwm(size_t size) {
     return __real__Znwm(size);
 }
 }
+// NOLINTEND(bugprone-reserved-identifier)
 
 namespace {
 

@@ -93,6 +93,16 @@ bool Parallel::available(int32_t threading) noexcept {
     }
 }
 
+int32_t Parallel::preferred() noexcept {
+#if defined(NEGCOS_HAVE_TBB)
+    return NEGCOS_THREADING_TBB;
+#elif defined(NEGCOS_HAVE_OPENMP)
+    return NEGCOS_THREADING_OPENMP;
+#else
+    return NEGCOS_THREADING_SERIAL;
+#endif
+}
+
 int32_t Parallel::usable_threads() noexcept {
 #ifdef __linux__
     cpu_set_t set;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <new>
 
 namespace {
 
@@ -115,6 +116,18 @@ int64_t live_blocks() {
 }
 
 }  // namespace faults
+
+void* operator new(size_t size) {
+    if (fails(faults::kStrange)) throw 0;
+    if (void* block = malloc(size)) return block;
+    throw std::bad_alloc();
+}
+void operator delete(void* block) noexcept {
+    free(block);
+}
+void operator delete(void* block, size_t) noexcept {
+    free(block);
+}
 
 extern "C" {
 

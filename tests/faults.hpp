@@ -9,7 +9,8 @@
 
 namespace faults {
 
-enum Kind { kMemory, kThreads, kFiles, kKinds };
+// kStrange: operator new, by an exception that no standard library throws.
+enum Kind { kMemory, kThreads, kFiles, kStrange, kKinds };
 
 // From now on counts calls of a kind and lets the nth (from 0) fail, and all after it where `and_later`. Nothing fails
 // with nth = kNever.

@@ -14,11 +14,15 @@ namespace harness {
 struct Pool {
     int threads = 3;
     std::atomic<int> calls{0};
-    int fail_at = -1;  // the call that fails
+    int fail_at = -1;     // the call that fails
+    bool throws = false;  // or throws, which it may not
 
     static int32_t run(void* data, int64_t count, void (*body)(void*, int64_t), void* task) {
         Pool& pool = *static_cast<Pool*>(data);
-        if (pool.calls++ == pool.fail_at) return 1;
+        if (pool.calls++ == pool.fail_at) {
+            if (pool.throws) throw pool.fail_at;
+            return 1;
+        }
         std::atomic<int64_t> next{count};
         const auto work = [&] {
             for (int64_t index; (index = --next) >= 0;) body(task, index);

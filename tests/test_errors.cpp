@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Every way to call wrongly: the status, a sentence that names the argument, and not a byte of output written.
+#include <algorithm>
 #include <cstdlib>
 
 #include "errors.hpp"
 #include "harness.hpp"
+#include "pools.hpp"
 
 namespace {
 
@@ -71,9 +73,21 @@ TEST_SUITE("unit") {
         CHECK(negcos_context_isa(nullptr) == nullptr);
         CHECK(negcos_context_threads(nullptr) == 0);
         CHECK(negcos_isa_available(nullptr) == 0);
+        CHECK(negcos_isa_available("avx9000") == 0);
         CHECK(negcos_isa_name(-1) == nullptr);
         CHECK(negcos_isa_name(negcos_isa_count()) == nullptr);
         CHECK(std::string(negcos_status_string(12345)) == "unknown status");
+        std::vector<std::string> names;
+        for (const int32_t status :
+             {NEGCOS_STATUS_OK, NEGCOS_STATUS_NULL_ARGUMENT, NEGCOS_STATUS_SHAPE, NEGCOS_STATUS_DTYPE,
+              NEGCOS_STATUS_VALUE, NEGCOS_STATUS_OVERLAP, NEGCOS_STATUS_STRUCT_SIZE, NEGCOS_STATUS_OUT_OF_MEMORY,
+              NEGCOS_STATUS_WORKSPACE_LIMIT, NEGCOS_STATUS_THREADS, NEGCOS_STATUS_UNSUPPORTED_ISA,
+              NEGCOS_STATUS_UNSUPPORTED, NEGCOS_STATUS_IO, NEGCOS_STATUS_INTERNAL}) {
+            const std::string name = negcos_status_string(status);
+            CHECK(name != "unknown status");
+            CHECK(std::find(names.begin(), names.end(), name) == names.end());
+            names.push_back(name);
+        }
         check({
             {NEGCOS_STATUS_NULL_ARGUMENT, "queries", [](Call& c) { c.batch.queries.data = nullptr; }},
             {NEGCOS_STATUS_NULL_ARGUMENT, "documents", [](Call& c) { c.batch.documents.data = nullptr; }},
@@ -91,26 +105,62 @@ TEST_SUITE("unit") {
             {NEGCOS_STATUS_STRUCT_SIZE, "negcos_batch", [](Call& c) { c.batch.struct_size = 8; }},
             {NEGCOS_STATUS_STRUCT_SIZE, "negcos_result", [](Call& c) { c.result.struct_size = 16; }},
         });
-        // A caller from the future: more bytes than this library knows, accepted while they are zero.
-        struct {
-            negcos_options options;
-            char more[16];
-        } longer;
-        negcos_options_init(&longer.options, sizeof longer);
-        CHECK(longer.options.struct_size == sizeof longer);
+        // Whatever size each struct says, with a tail that is zero or not: known, refused, or from the future and zero
+        // where this library knows nothing.
+        const auto each = [](auto init, size_t known, size_t first, auto&& use) {
+            std::vector<unsigned char> bytes(70000);
+            for (const size_t size : {size_t{0}, size_t{3}, size_t{4}, size_t{7}, size_t{8}, first - 8, first - 1,
+                                      first, first + 1, known - 1, known, known + 1, known + 8, known + 16,
+                                      size_t{65528}, size_t{65536}, size_t{65537}, size_t{65544}, size_t{70000}})
+                for (const size_t tail : {size_t{0}, known, size - 1}) {
+                    INFO("size " << size << " of " << known << ", byte " << tail << " set");
+                    std::fill(bytes.begin(), bytes.end(), 0xAB);
+                    init(bytes.data(), size);  // writes no further than it was told
+                    CHECK(std::all_of(bytes.begin() + (size < 4 ? 0 : static_cast<ptrdiff_t>(size)), bytes.end(),
+                                      [](unsigned char byte) { return byte == 0xAB; }));
+                    const uint32_t said = static_cast<uint32_t>(size);
+                    std::memcpy(bytes.data(), &said, 4);
+                    const bool set = size > known && tail >= known && tail < size;
+                    if (set) bytes[tail] = 1;
+                    const bool valid = size >= first && size <= 65536 && size % 8 == 0 && !set;
+                    CHECK(use(bytes.data()) == (valid ? NEGCOS_STATUS_OK : NEGCOS_STATUS_STRUCT_SIZE));
+                }
+        };
+        const auto as = [](auto init, auto pointer) {
+            return [=](unsigned char* bytes, size_t size) { init(reinterpret_cast<decltype(pointer)>(bytes), size); };
+        };
         Call call;
-        CHECK(negcos_evaluate(call.context.get(), &longer.options, &call.batch, &call.result) == NEGCOS_STATUS_OK);
-        Call again;
-        longer.more[15] = 1;
-        CHECK(negcos_evaluate(again.context.get(), &longer.options, &again.batch, &again.result) ==
-              NEGCOS_STATUS_STRUCT_SIZE);
-        CHECK(again.untouched());
-        // An init that was told too little leaves what every call refuses, and writes no further.
-        unsigned char small[16];
-        std::memset(small, 0xAB, sizeof small);
-        negcos_options_init(reinterpret_cast<negcos_options*>(small), 8);
-        CHECK(small[8] == 0xAB);
-        CHECK(small[0] == 8);
+        each(as(negcos_options_init, &call.options), sizeof(negcos_options), 112, [&](const unsigned char* bytes) {
+            return negcos_evaluate(call.context.get(), reinterpret_cast<const negcos_options*>(bytes), &call.batch,
+                                   &call.result);
+        });
+        each(as(negcos_batch_init, static_cast<negcos_batch*>(nullptr)), sizeof(negcos_batch), 176,
+             [&](unsigned char* bytes) {
+                 std::memcpy(bytes + 8, reinterpret_cast<const unsigned char*>(&call.batch) + 8, 80);  // the matrices
+                 return negcos_evaluate(call.context.get(), &call.options, reinterpret_cast<const negcos_batch*>(bytes),
+                                        &call.result);
+             });
+        each(as(negcos_result_init, static_cast<negcos_result*>(nullptr)), sizeof(negcos_result), 312,
+             [&](unsigned char* bytes) {
+                 return negcos_evaluate(call.context.get(), &call.options, &call.batch,
+                                        reinterpret_cast<negcos_result*>(bytes));
+             });
+        each(as(negcos_context_options_init, static_cast<negcos_context_options*>(nullptr)),
+             sizeof(negcos_context_options), 48, [](const unsigned char* bytes) {
+                 negcos_context* context = nullptr;
+                 const int32_t status =
+                     negcos_context_create(reinterpret_cast<const negcos_context_options*>(bytes), &context);
+                 negcos_context_destroy(context);
+                 return status;
+             });
+        each(as(negcos_frequency_options_init, static_cast<negcos_frequency_options*>(nullptr)),
+             sizeof(negcos_frequency_options), 48, [](const unsigned char* bytes) {
+                 negcos_frequency* frequency = nullptr;
+                 const int32_t status =
+                     negcos_frequency_create(reinterpret_cast<const negcos_frequency_options*>(bytes), &frequency);
+                 negcos_frequency_destroy(frequency);
+                 return status;
+             });
     }
 
     TEST_CASE("errors: options") {
@@ -265,6 +315,13 @@ TEST_SUITE("unit") {
         CHECK(create([](C& c) { c.threads = 1 << 20; }) == NEGCOS_STATUS_VALUE);
         CHECK(create([](C& c) { c.threading = 5; }) == NEGCOS_STATUS_VALUE);
         CHECK(create([](C& c) { c.threading = -1; }) == NEGCOS_STATUS_VALUE);
+        for (const int32_t threading : {NEGCOS_THREADING_TBB, NEGCOS_THREADING_OPENMP}) {
+            const int32_t status = create([&](C& c) { c.threading = threading; });
+            if (status == NEGCOS_STATUS_OK) continue;
+            CHECK(status == NEGCOS_STATUS_UNSUPPORTED);
+            CHECK(std::string(negcos_last_error()).find(threading == NEGCOS_THREADING_TBB ? "TBB" : "OPENMP") !=
+                  std::string::npos);
+        }
         CHECK(create([](C& c) { c.threading = NEGCOS_THREADING_CALLBACK; }) == NEGCOS_STATUS_NULL_ARGUMENT);
         CHECK(create([](C& c) { c.reserved = 1; }) == NEGCOS_STATUS_VALUE);
         CHECK(create([](C& c) { c.struct_size = 4; }) == NEGCOS_STATUS_STRUCT_SIZE);
@@ -287,9 +344,13 @@ TEST_SUITE("unit") {
 
         setenv("NEGCOS_THREADS", "1", 1);
         CHECK(negcos::Context().threads() == 1);
+        setenv("NEGCOS_THREADS", "1000000", 1);
+        CHECK(negcos::Context().threads() >= 1);
+        setenv("NEGCOS_THREADS", "1", 1);
         negcos::ContextOptions three;
         three.threads = 3;
-        CHECK(negcos::Context(three).threads() == 3);
+        three.threading = back_ends("errors: threads").empty() ? NEGCOS_THREADING_SERIAL : NEGCOS_THREADING_DEFAULT;
+        CHECK(negcos::Context(three).threads() == (three.threading == NEGCOS_THREADING_SERIAL ? 1 : 3));
         for (const char* bad : {"", "0", "-2", "two", "3x", "99999999999999999999"}) {
             setenv("NEGCOS_THREADS", bad, 1);
             CHECK(create([](C&) {}) == NEGCOS_STATUS_VALUE);
@@ -312,6 +373,9 @@ TEST_SUITE("unit") {
         const auto sample = [&](int64_t batch, int64_t documents) {
             return negcos_sample(call.context.get(), &options, batch, documents, call.negatives.data());
         };
+        options.struct_size = 4;
+        CHECK(sample(4, 4) == NEGCOS_STATUS_STRUCT_SIZE);
+        options.struct_size = sizeof(negcos_options);
         CHECK(sample(-1, 5) == NEGCOS_STATUS_SHAPE);
         CHECK(sample(5, 4) == NEGCOS_STATUS_SHAPE);
         CHECK(sample(1, int64_t{1} << 31) == NEGCOS_STATUS_SHAPE);

@@ -240,23 +240,24 @@ TEST_SUITE("fault") {
     TEST_CASE("fault: a context that cannot be had") {
         for (const int32_t threading : threadings("fault: context")) {
             negcos_context_options options = options_for(threading);
-            for (int64_t nth = 0;; ++nth) {
-                INFO("threading " << threading << ", allocation " << nth);
-                negcos_context* const nothing = reinterpret_cast<negcos_context*>(64);
-                negcos_context* context = nothing;
-                const int64_t before = live_blocks();
-                faults::arm(kMemory, nth);
-                const int32_t status = negcos_context_create(&options, &context);
-                const bool fewer = faults::disarm() <= nth;
-                if (status == NEGCOS_STATUS_OK) {
-                    negcos_context_destroy(context);
-                    if (fewer) break;
-                    continue;
+            for (const faults::Kind kind : {kMemory, faults::kStrange})
+                for (int64_t nth = 0;; ++nth) {
+                    INFO("threading " << threading << ", kind " << kind << ", allocation " << nth);
+                    negcos_context* const nothing = reinterpret_cast<negcos_context*>(64);
+                    negcos_context* context = nothing;
+                    const int64_t before = live_blocks();
+                    faults::arm(kind, nth);
+                    const int32_t status = negcos_context_create(&options, &context);
+                    const bool fewer = faults::disarm() <= nth;
+                    if (status == NEGCOS_STATUS_OK) {
+                        negcos_context_destroy(context);
+                        if (fewer) break;
+                        continue;
+                    }
+                    CHECK(status == (kind == kMemory ? NEGCOS_STATUS_OUT_OF_MEMORY : NEGCOS_STATUS_INTERNAL));
+                    CHECK(context == nothing);
+                    CHECK(live_blocks() == before);
                 }
-                CHECK(status == NEGCOS_STATUS_OUT_OF_MEMORY);
-                CHECK(context == nothing);
-                CHECK(live_blocks() == before);
-            }
         }
     }
 
@@ -328,9 +329,13 @@ TEST_SUITE("fault") {
         const auto load = [&](negcos_frequency** made) { return negcos_frequency_load(path.c_str(), made); };
         const auto save = [&](negcos_frequency**) { return negcos_frequency_save(frequency, path.c_str()); };
         each_fails(kMemory, NEGCOS_STATUS_OUT_OF_MEMORY, create, untouched);
+        each_fails(faults::kStrange, NEGCOS_STATUS_INTERNAL, create, untouched);
         each_fails(kMemory, NEGCOS_STATUS_OUT_OF_MEMORY, load, untouched);
+        each_fails(faults::kStrange, NEGCOS_STATUS_INTERNAL, load, untouched);
         each_fails(kFiles, NEGCOS_STATUS_IO, load, untouched);
         each_fails(kMemory, NEGCOS_STATUS_OUT_OF_MEMORY, save, untouched);
+        std::ofstream(path, std::ios::binary) << old;
+        each_fails(faults::kStrange, NEGCOS_STATUS_INTERNAL, save, untouched);
         std::ofstream(path, std::ios::binary) << old;
         each_fails(kFiles, NEGCOS_STATUS_IO, save, untouched);
         CHECK(contents() != old);

@@ -300,7 +300,7 @@ TEST_SUITE("unit") {
                 for (int32_t i = 0; i < batch; ++i) {
                     std::vector<double> count(static_cast<size_t>(documents), 0), weight;
                     for (int32_t r = 0; r < rounds; ++r)
-                        ++count[static_cast<size_t>(negatives[static_cast<size_t>(i * rounds + r)])];
+                        ++count[static_cast<size_t>(negatives[static_cast<size_t>(int64_t{i} * rounds + r)])];
                     CHECK(count[static_cast<size_t>(i)] == 0);
                     for (int32_t j = 0; j < documents; ++j)
                         weight.push_back(j == i                                ? 0

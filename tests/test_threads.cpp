@@ -58,7 +58,7 @@ TEST_SUITE("bits") {
         CHECK(run(serial, p).bytes() != expected);
     }
 
-    TEST_CASE("threads: a pool that fails, at whatever call, leaves every output alone") {
+    TEST_CASE("threads: a pool that fails or throws, at whatever call, leaves every output alone") {
         Problem<float> plain(421, 421, 67, 11);
         plain.options.rounds = 9;
         Problem<float> variant = plain;
@@ -82,6 +82,7 @@ TEST_SUITE("bits") {
                                  << fail_at);
                 Pool pool;
                 pool.fail_at = fail_at;
+                pool.throws = fail_at % 2 != 0;
                 negcos::Context own(callback_options(pool, "scalar"));
                 const int64_t hard = 421 * p.hard_per_query;
                 std::vector<float> grad_queries(421 * 67, 7), grad_documents(421 * 67, 7), losses(421, 7),

@@ -95,7 +95,7 @@ void no_negative_left(Contexts& contexts, int32_t sampling, bool dense) {
     p.options.false_negative_margin = 0;
     for (size_t c = 0; c < 9; ++c) {
         p.documents[3 * 9 + c] = -p.queries[3 * 9 + c];
-        for (const size_t h : {6, 7}) p.hard[h * 9 + c] = p.queries[3 * 9 + c] + static_cast<T>(c == 0);
+        for (const size_t h : {size_t{6}, size_t{7}}) p.hard[h * 9 + c] = p.queries[3 * 9 + c] + static_cast<T>(c == 0);
     }
     const auto out = run_everywhere(contexts, p);
     check_against_oracle(p, out);
@@ -205,8 +205,12 @@ template <class T>
 void extreme_scales(Contexts& contexts, int32_t sampling, bool dense) {
     Tally tally;
     Random random(9);
-    for (const auto& [scale, temperature] : {std::pair{0.0, 1.0}, {-20.0, 1.0}, {5.0, 1e-3}, {-5.0, 1e-3}})
+    struct Factor {
+        double scale, temperature;
+    };
+    for (const Factor& factor : {Factor{0.0, 1.0}, {-20.0, 1.0}, {5.0, 1e-3}, {-5.0, 1e-3}})
         for (int k = 0; k < 12; ++k) {
+            const double scale = factor.scale, temperature = factor.temperature;
             const Features features =
                 draw_features(k < kFeatures / 2 ? add(0, static_cast<Feature>(2 * k)) : 0, random);
             INFO("scale " << scale << " temperature " << temperature << " " << names_of(features));
@@ -405,8 +409,8 @@ void nan_beside_what_is_dropped(const char* test) {
 
 template <class T>
 void far_numbers(const char* test) {
-    const bool f64 = sizeof(T) == 8;
-    each_isa(test, [f64](negcos::Context& context, int32_t sampling) {
+    constexpr bool f64 = sizeof(T) == 8;
+    each_isa(test, [](negcos::Context& context, int32_t sampling) {
         for (const int32_t objective :
              {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_SIGMOID, NEGCOS_OBJECTIVE_DECOUPLED}) {
             INFO("objective " << objective);
@@ -444,15 +448,19 @@ template <class T>
 void pulled_apart(const char* test) {
     for (const std::string& isa : isas(test)) {
         negcos::Context context = harness::context(isa);
-        for (const auto& [scale, hardness, margin] : {std::tuple{100.0, -80.0, 0.0},
-                                                      {60.0, -30.0, 0.0},
-                                                      {1000.0, -999.0, 0.0},
-                                                      {20.0, 9.0, 0.3},
-                                                      {20.0, 0.0, -0.7},
-                                                      {30.0, -29.0, 0.9},
-                                                      {3.0, 40.0, 0.0}})
+        struct Pull {
+            double scale, hardness, margin;
+        };
+        for (const Pull& pull : {Pull{100.0, -80.0, 0.0},
+                                 {60.0, -30.0, 0.0},
+                                 {1000.0, -999.0, 0.0},
+                                 {20.0, 9.0, 0.3},
+                                 {20.0, 0.0, -0.7},
+                                 {30.0, -29.0, 0.9},
+                                 {3.0, 40.0, 0.0}})
             for (const T sign : {T(1), T(-1)})
                 for (const int32_t objective : {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_DECOUPLED}) {
+                    const double scale = pull.scale, hardness = pull.hardness, margin = pull.margin;
                     INFO(isa << " scale " << scale << " hardness " << hardness << " margin " << margin << " sign "
                              << sign << " objective " << objective);
                     Problem<T> p(9, 9, 5, 4);

@@ -1,0 +1,41 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# The branches that the tests take, line by line in BUILD/coverage.txt. Of capi/, where the caller's structs are read,
+# every one must be taken.
+#   coverage.sh BUILD
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+folder=$1/coverage
+report=$1/coverage.txt
+export NEGCOS_TEST_STEP=5
+
+# run NAME OPTION... -- TEST...: of a build with these options.
+run() {
+    build=$folder/$1
+    shift
+    options=
+    while [ "$1" != -- ]; do options="$options $1" && shift; done
+    shift
+    if [ -f "$build/build.ninja" ]; then again=--reconfigure; else again=; fi
+    mkdir -p "$build"
+    # shellcheck disable=SC2086
+    meson setup $again "$build" "$root" -Dexamples=false -Dbuildtype=debug -Db_coverage=true -Dcpp_args=-fprofile-update=atomic \
+        $options > "$build.log" 2>&1 && ninja -C "$build" --quiet || {
+        cat "$build.log"
+        exit 1
+    }
+    find "$build" -name '*.gcda' -delete
+    meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 10 "$@" > "$build.log" 2>&1 || {
+        cat "$build.log"
+        exit 1
+    }
+}
+run whole -- oracle sampling errors edges half frequency variants variant_edges variant_errors fork threads calls \
+    calls_generation_1 dispatch pairs footprint fault cli
+run serial -Dtbb=disabled -Dopenmp=disabled -Dcommand=false -- errors
+
+"$root/tests/branches.py" "$root" capi/ "$folder/whole" "$folder/serial" > "$report"
+status=$?
+cat "$report"
+exit $status

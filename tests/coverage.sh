@@ -17,23 +17,21 @@ run() {
     options=
     while [ "$1" != -- ]; do options="$options $1" && shift; done
     shift
+    programs=
+    for test in "$@"; do programs="$programs tests/test_$test"; done
     if [ -f "$build/build.ninja" ]; then again=--reconfigure; else again=; fi
     mkdir -p "$build"
-    # shellcheck disable=SC2086
-    meson setup $again "$build" "$root" -Dexamples=false -Dbuildtype=debug -Db_coverage=true -Dcpp_args=-fprofile-update=atomic \
-        $options > "$build.log" 2>&1 && ninja -C "$build" --quiet || {
-        cat "$build.log"
-        exit 1
-    }
     find "$build" -name '*.gcda' -delete
-    meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 10 "$@" > "$build.log" 2>&1 || {
+    # shellcheck disable=SC2086
+    if ! { meson setup $again "$build" "$root" -Dexamples=false -Dcommand=false -Dbuildtype=debug -Db_coverage=true \
+        -Dcpp_args=-fprofile-update=atomic $options && ninja -C "$build" --quiet $programs &&
+        meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 10 "$@"; } > "$build.log" 2>&1; then
         cat "$build.log"
         exit 1
-    }
+    fi
 }
-run whole -- oracle sampling errors edges half frequency variants variant_edges variant_errors fork threads calls \
-    calls_generation_1 dispatch pairs footprint fault cli
-run serial -Dtbb=disabled -Dopenmp=disabled -Dcommand=false -- errors
+run whole -- oracle sampling errors edges half frequency variants variant_edges variant_errors threads dispatch pairs fault
+run serial -Dtbb=disabled -Dopenmp=disabled -- errors
 
 "$root/tests/branches.py" "$root" capi/ "$folder/whole" "$folder/serial" > "$report"
 status=$?

@@ -4,8 +4,8 @@
 
 What doctest ran counts by test cases, as does a test that says `N passed, N failed`; any other test as one. That a machine cannot run an instruction set is one skip,
 with the number of tests that it leaves out. A test that did not end well counts as at least one
-failure. `--told FILE` first: lines that begin with SKIP or FAILED, of what did not get as far as a log. Exit status 1 unless something
-passed and nothing failed.
+failure. `--told FILE` first: lines that begin with SKIP or FAILED, of what has no log, and lines that count as this
+program's last one does. Exit status 1 unless something passed and nothing failed.
 """
 import json
 import pathlib
@@ -25,6 +25,9 @@ if paths[:1] == ["--told"]:
     failures = [line for line in told if line.startswith("FAILED: ")]
     print("\n".join(failures), end="\n" if failures else "")
     failed += len(failures)
+    for right, wrong in CASES.findall("\n".join(told)):
+        passed += int(right)
+        failed += int(wrong)
     del paths[:2]
 for path in paths:
     machine = pathlib.Path(path).stem.removesuffix("-emulated.sh")

@@ -115,7 +115,7 @@ private:
         const auto [end, error] = std::from_chars(begin, text_.data() + text_.size(), value);
         if (error == std::errc::result_out_of_range)
             throw NpyError("its shape has a size beyond 2^63: " + quoted(text_.substr(at_)));
-        if (error != std::errc()) unexpected("a size");
+        if (error != std::errc() || (*begin == '0' && end - begin > 1)) unexpected("a size");  // as Python, no 010
         if (value < 0) throw NpyError("its shape has the negative size " + std::to_string(value));
         at_ += static_cast<size_t>(end - begin);
         return value;
@@ -130,6 +130,7 @@ private:
             (result.dimensions == 0 ? result.rows : result.cols) = size();
             ++result.dimensions;
             if (!take(',')) {
+                if (result.dimensions == 1) unexpected("','");  // "(4)" is no tuple
                 expect(')');
                 break;
             }

@@ -6,11 +6,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "../half.hpp"
 #include "../harness.hpp"
@@ -80,7 +83,7 @@ public:
         const char* command = std::getenv("NEGCOS_COMMAND");
         if (!command) FAIL("NEGCOS_COMMAND does not name the command to test");
         // Redirections first: those among the arguments win.
-        const std::string line = "cd '" + path.string() + "' && timeout 60 '" + command + "' > ../" +
+        const std::string line = "cd '" + path.string() + "' && " + before + "timeout 60 '" + command + "' > ../" +
                                  path.filename().string() + ".out 2> ../" + path.filename().string() + ".err " +
                                  arguments;
         const int status = std::system(line.c_str());
@@ -97,6 +100,7 @@ public:
     }
 
     fs::path path;
+    std::string before;  // for the shell, e.g. limits
     std::string out, error;
 };
 
@@ -648,6 +652,43 @@ TEST_SUITE("cli") {
         CHECK(read_file(in.path / "l.npy") != old);
         CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy", "l.npy"});
         CHECK(in.run("loss q.npy d.npy --json > /dev/full") == 2);
+    }
+
+    TEST_CASE("cli: a disk that is full in the middle of a file, and a folder that takes none") {
+        Inputs in;
+        // 512 bytes a file, as if there were no more.
+        in.before = "ulimit -f 1; trap '' XFSZ; ";
+        CHECK(in.run("loss q.npy d.npy --losses l.npy --grad-queries g.npy") == 2);
+        CHECK(in.error.find("--grad-queries g.npy: ") != std::string::npos);
+        CHECK(std::count(in.error.begin(), in.error.end(), '\n') == 1);
+        in.before.clear();
+        CHECK(in.run("loss q.npy d.npy --losses l.npy --grad-queries /proc/g.npy") == 2);
+        CHECK(in.error.find("--grad-queries /proc/g.npy: ") != std::string::npos);
+        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy"});
+    }
+
+    TEST_CASE("cli: a file that shrinks while it is read is refused, or was whole") {
+        Inputs in;
+        const std::string large = npy(std::vector<float>(4 << 20, 1), 1 << 20, 4);
+        int whole = 0;
+        for (int k = 0; k < 12; ++k) {
+            // Large enough to be read for milliseconds.
+            const std::string name = (in.path / "large.npy").string();
+            write_file(in.path / "large.npy", large);
+            std::thread shrinks([&] {
+                std::this_thread::sleep_for(std::chrono::milliseconds(3 * k));
+                CHECK(truncate(name.c_str(), 1 << 20) == 0);
+            });
+            const int status = in.run("loss large.npy large.npy --sampling shuffle --rounds 1 --losses l.npy");
+            shrinks.join();
+            INFO("attempt " << k << ": " << in.error);
+            CHECK((status == 0 || status == 2));
+            CHECK(in.files().count("l.npy") == (status == 0 ? 1 : 0));
+            CHECK(std::count(in.error.begin(), in.error.end(), '\n') == (status == 0 ? 0 : 1));
+            whole += status == 0;
+            fs::remove(in.path / "l.npy");
+        }
+        CHECK(whole < 12);
     }
 
     TEST_CASE("cli: the environment caps a default context, and its nonsense is an error") {

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Where the command accepts a .npy file, NumPy reads the same numbers from it.
+
+    npy_numpy.py NPY_DESCRIBE CORPUS...
+
+The files are those of the fuzzer's corpora, and files of NumPy's with bytes of their headers changed.
+"""
+import io
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import warnings
+
+try:
+    import numpy as np
+except ImportError:
+    print("SKIP: npy against NumPy: no NumPy here")
+    sys.exit(77)
+
+describe, corpora = sys.argv[1], sys.argv[2:]
+warnings.simplefilter("ignore")  # NumPy's about headers of Python 2
+files = [path.read_bytes() for corpus in corpora for path in sorted(pathlib.Path(corpus).iterdir())]
+
+# From NumPy: every type and order, with one or two changes where headers are.
+draw = random.Random(1)
+pieces = [b"'descr'", b"'fortran_order'", b"'shape'", b"True", b"False", b"<f4", b"<f8", b">f4", b"<i8", b"|O", b"(", b")", b",",
+          b" ", b"  ", b" ", b" ", b"\n", b"}", b"{", b"L", b"0", b"1", b"9", b"-", b"+", b"_", b"#", b"'", b"\"", b"\\", b"\0", b"\x80", b"99999999999"]
+originals = []
+for descr in ("<f2", "<f4", "<f8", "<i4", "<i8", ">f4", "<u4"):
+    for shape in ((2, 3), (3, 1), (4,), (0, 5), (5, 0), (1, 2, 3)):
+        for order in "CF":
+            file = io.BytesIO()
+            np.save(file, np.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape), dtype=descr, order=order))
+            originals.append(file.getvalue())
+files += originals
+for _ in range(20000):
+    changed = bytearray(draw.choice(originals))
+    for _ in range(draw.randint(1, 2)):
+        at = draw.randrange(6, min(80, len(changed)))
+        kind = draw.randrange(4)
+        if kind == 0:
+            changed[at] = draw.randrange(256)
+        elif kind == 1:
+            piece = draw.choice(pieces)
+            changed[at:at + len(piece)] = piece
+        elif kind == 2:
+            piece = draw.choice(pieces)
+            changed[at:at] = piece
+            del changed[80:80 + len(piece)]  # out of the padding
+        else:
+            del changed[at]
+            changed[70:70] = b" "
+    files.append(bytes(changed))
+
+accepted = 0
+with tempfile.TemporaryDirectory() as folder:
+    paths = [pathlib.Path(folder) / str(k) for k in range(len(files))]
+    for path, content in zip(paths, files):
+        path.write_bytes(content)
+    lines = []
+    for first in range(0, len(paths), 1000):
+        lines += subprocess.run([describe, *paths[first:first + 1000]], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == len(files)
+    for content, path, line in zip(files, paths, lines):
+        for kind, said in zip(("matrix", "list"), line.split(";")):
+            if said == "refused":
+                continue
+            accepted += 1
+            descr, rows, cols, offset = said.split()
+            shape = (int(rows), int(cols))
+            try:
+                array = np.load(path, allow_pickle=False)
+            except Exception as error:
+                sys.exit(f"accepted as a {kind}, refused by NumPy ({error}): {content!r}")
+            if array.dtype.str != descr or array.size != shape[0] * shape[1] or \
+                    array.shape not in (shape, shape[:1] if kind == "list" else shape):
+                sys.exit(f"{said} as a {kind}, {array.dtype.str} {array.shape} by NumPy: {content!r}")
+            if np.ascontiguousarray(array).tobytes() != content[int(offset):]:
+                sys.exit(f"other numbers than NumPy's: {content!r}")
+if accepted < 500:
+    sys.exit(f"only {accepted} of {len(files)} files were accepted")
+print(f"npy: {accepted} readings of {len(files)} files are NumPy's")

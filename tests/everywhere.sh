@@ -46,7 +46,12 @@ emulated_suites() {
         suites "$name" "$folder" --timeout-multiplier 4 "$@"
 }
 
-if [ -n "$slow" ]; then suites here "$build"; else suites here "$build" --no-suite slow; fi
+# stress_long wants no processor of its own.
+if [ -n "$slow" ]; then
+    suites here "$build" --num-processes $(($(nproc) + 1))
+else
+    suites here "$build" --no-suite slow
+fi
 
 machine=$(uname -m)
 if [ "$machine" = aarch64 ]; then

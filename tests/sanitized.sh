@@ -19,16 +19,25 @@ set_up() {
         cat "$folder.log"
         exit 1
     }
-    ninja -C "$folder" --quiet || exit 1
 }
-logs=
-# suites NAME ARGUMENT...
-suites() {
+logs='' wrapper=''
+# run NAME TEST...: builds their programs, and runs them.
+run() {
     name=$1
     shift
     echo "== $name"
+    programs=
+    for test in "$@"; do
+        case $test in
+            calls) programs="$programs tests/$test" ;;
+            *) programs="$programs tests/test_$test" ;;
+        esac
+    done
+    # shellcheck disable=SC2086
+    ninja -C "$folder" --quiet $programs || exit 1
     rm -f "$folder/meson-logs/$name"*.json
-    meson test -C "$folder" --no-rebuild --print-errorlogs --logbase "$name" --timeout-multiplier 10 "$@"
+    meson test -C "$folder" --no-rebuild --print-errorlogs --logbase "$name" --timeout-multiplier 10 \
+        ${wrapper:+--wrapper "$wrapper"} "$@"
     logs="$logs $(echo "$folder/meson-logs/$name"*.json)"
 }
 
@@ -39,28 +48,29 @@ export NEGCOS_TEST_STEP=5
 case $what in
     address,undefined)
         set_up -Db_sanitize=address,undefined
-        suites address --suite unit --suite property --suite abi
+        run address oracle finite_differences published sampling errors edges half frequency variants variant_edges \
+            variant_errors kernels dispatch pairs footprint properties calls
         # What the dynamic loader keeps of oneTBB's allocator is no leak; whole stacks tell it.
         echo 'leak:_dl_open' > "$folder/suppressions"
         export LSAN_OPTIONS="suppressions=$folder/suppressions:print_suppressions=0" ASAN_OPTIONS="$ASAN_OPTIONS:fast_unwind_on_malloc=0"
-        suites address-fault --suite fault
+        run address-fault fault
         ;;
     thread)
         # Without oneTBB and OpenMP, whose own synchronisation is not seen: threads are the tests' pools.
         set_up -Db_sanitize=thread -Dtbb=disabled -Dopenmp=disabled
-        suites thread threads stress calls
+        run thread threads stress calls
         ;;
     memory)
         # Of C programs alone, as the C++ library here is not watched and what it writes looks unwritten.
         command -v clang++ > /dev/null || { echo "SKIP: memory: no clang++ here"; exit 77; }
         CC=clang CXX=clang++ set_up -Db_sanitize=memory -Dtbb=disabled -Dopenmp=disabled
-        for isa in avx512 avx2 scalar; do NEGCOS_ISA=$isa suites "memory-$isa" calls; done
+        for isa in avx512 avx2 scalar; do NEGCOS_ISA=$isa run "memory-$isa" calls; done
         ;;
     valgrind)
         command -v valgrind > /dev/null || { echo "SKIP: valgrind: not installed"; exit 77; }
         set_up
-        suites valgrind --wrapper 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite' \
-            calls errors edges variant_edges variant_errors frequency sampling pairs
+        wrapper='valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
+        run valgrind errors edges variant_errors frequency sampling calls
         ;;
     *)
         sed -n 's/^#   /usage: /p' "$0"

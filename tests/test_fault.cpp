@@ -297,7 +297,13 @@ TEST_SUITE("fault") {
         REQUIRE(negcos_frequency_save(frequency, path.c_str()) == NEGCOS_STATUS_OK);
         const std::string old = contents();
         const int64_t ids[] = {1, 2, 3};
-        REQUIRE(negcos_frequency_update(frequency, ids, 3) == NEGCOS_STATUS_OK);
+        double log_probability[3];
+        faults::arm(kMemory, kNever);
+        const int32_t updated = negcos_frequency_update(frequency, ids, 3);
+        const int32_t estimated = negcos_frequency_log_probability(frequency, ids, 3, log_probability);
+        CHECK(faults::disarm() == 0);  // calls take no memory
+        REQUIRE(updated == NEGCOS_STATUS_OK);
+        REQUIRE(estimated == NEGCOS_STATUS_OK);
 
         negcos_frequency* const nothing = reinterpret_cast<negcos_frequency*>(64);
         // Each in turn until there are fewer calls than that: what it answers while it fails, and what is left behind.

@@ -12,30 +12,8 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <new>
 
 #include "harness.hpp"
-
-namespace {
-
-size_t largest_allocation = ~size_t{0};  // above it memory is out
-size_t allocations = 0;
-
-}  // namespace
-
-// The library's too: it calls the program's. (Not inlined: gcc takes the halves of an inlined pair for a mismatch.)
-[[gnu::noinline]] void* operator new(size_t size) {
-    ++allocations;
-    void* result = size <= largest_allocation ? std::malloc(size) : nullptr;
-    if (!result) throw std::bad_alloc();
-    return result;
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-    std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
-    std::free(memory);
-}
 
 namespace {
 
@@ -756,39 +734,6 @@ TEST_SUITE("unit") {
         // A step without items is a step.
         CHECK(negcos_frequency_update(f, nullptr, 0) == NEGCOS_STATUS_OK);
         CHECK(saved(frequency) != before);
-    }
-
-    TEST_CASE("frequency: out of memory is a status, and calls take none") {
-        const Folder folder;
-        const std::string path = folder.file();
-        const negcos::FrequencyOptions o = options(NEGCOS_FREQUENCY_STREAMING, 4, 10000);
-        negcos::Frequency frequency(o);
-        frequency.save(path);
-        const Ids ids = probes();
-        std::vector<double> q(ids.size());
-
-        negcos_frequency *created = nullptr, *loaded = nullptr;
-        largest_allocation = 500000;
-        const int32_t create = negcos_frequency_create(&o, &created);
-        const int32_t load = negcos_frequency_load(path.c_str(), &loaded);
-        largest_allocation = 0;
-        const size_t before = allocations;
-        const int32_t update = negcos_frequency_update(frequency.get(), ids.data(), 300);
-        const int32_t estimate = negcos_frequency_log_probability(frequency.get(), ids.data(), 300, q.data());
-        const size_t after = allocations;
-        const int32_t save = negcos_frequency_save(frequency.get(), path.c_str());
-        largest_allocation = ~size_t{0};
-
-        CHECK(create == NEGCOS_STATUS_OUT_OF_MEMORY);
-        CHECK(load == NEGCOS_STATUS_OUT_OF_MEMORY);
-        CHECK(created == nullptr);
-        CHECK(loaded == nullptr);
-        CHECK(update == NEGCOS_STATUS_OK);
-        CHECK(estimate == NEGCOS_STATUS_OK);
-        CHECK(after == before);
-        CHECK(save == NEGCOS_STATUS_OUT_OF_MEMORY);
-        CHECK(folder.count() == 1);
-        CHECK(saved(negcos::Frequency::load(path)) == saved(negcos::Frequency(o)));
     }
 }
 

@@ -6,7 +6,9 @@
 # Without N the corpora alone are run again. What is found is kept in BUILD/fuzz as crash-..., and is an error.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
-command -v clang++ > /dev/null || { echo "SKIP: fuzz: no clang++ here"; exit 77; }
+echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' |
+    clang++ -x c++ -fsanitize=fuzzer,address,undefined - -o /dev/null 2> /dev/null ||
+    { echo "SKIP: fuzz: no clang++ with libFuzzer here"; exit 77; }
 mkdir -p "$1/fuzz" && folder=$(cd "$1/fuzz" && pwd) || exit 2
 shift
 limit=-runs=0

@@ -62,7 +62,8 @@ case $what in
         ;;
     memory)
         # Of C programs alone, as the C++ library here is not watched and what it writes looks unwritten.
-        command -v clang++ > /dev/null || { echo "SKIP: memory: no clang++ here"; exit 77; }
+        echo 'int main(void) { return 0; }' | clang -x c -fsanitize=memory - -o /dev/null 2> /dev/null ||
+            { echo "SKIP: memory: no clang with a memory sanitizer here"; exit 77; }
         CC=clang CXX=clang++ set_up -Db_sanitize=memory -Dtbb=disabled -Dopenmp=disabled
         for isa in avx512 avx2 scalar; do NEGCOS_ISA=$isa run "memory-$isa" calls; done
         ;;

@@ -65,7 +65,9 @@ case $what in
         echo 'int main(void) { return 0; }' | clang -x c -fsanitize=memory - -o /dev/null 2> /dev/null ||
             { echo "SKIP: memory: no clang with a memory sanitizer here"; exit 77; }
         CC=clang CXX=clang++ set_up -Db_sanitize=memory -Dtbb=disabled -Dopenmp=disabled
-        for isa in avx512 avx2 scalar; do NEGCOS_ISA=$isa run "memory-$isa" calls; done
+        isas='avx512 avx2 scalar'
+        [ "$(uname -m)" = x86_64 ] || isas='neon scalar'
+        for isa in $isas; do NEGCOS_ISA=$isa run "memory-$isa" calls; done
         ;;
     valgrind)
         command -v valgrind > /dev/null || { echo "SKIP: valgrind: not installed"; exit 77; }

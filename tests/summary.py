@@ -4,8 +4,8 @@
 
 What doctest ran counts by test cases, as does a test that says `N passed, N failed`; any other test as one. That a machine cannot run an instruction set is one skip,
 with the number of tests that it leaves out. A test that did not end well counts as at least one
-failure. `--told FILE` first: lines that begin with SKIP or FAILED, of what has no log, and lines that count as this
-program's last one does. Exit status 1 unless something passed and nothing failed.
+failure. `--told FILE` first: lines that begin with SKIP or FAILED, of what has no log, and lines `N passed, N
+failed`. Exit status 1 unless something passed and nothing failed.
 """
 import json
 import pathlib

@@ -222,8 +222,8 @@ const char* name_of(std::span<const Name> names, int32_t value) noexcept {
 }
 
 Arguments parse_arguments(int argc, const char* const* argv) {
-    static Parser
-        parser;  // once, as defining options takes longer than parsing, and the fuzzer parses millions of times
+    // Once, as defining options takes longer than parsing, and the fuzzer parses millions of times.
+    static Parser parser;
     auto& [arguments, app, loss, info] = parser;
     arguments = {};
     try {

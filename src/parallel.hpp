@@ -22,7 +22,7 @@ public:
     Parallel& operator=(const Parallel&) = delete;
 
     static bool available(int32_t threading) noexcept;
-    static int32_t preferred() noexcept;  // of the available ones
+    static int32_t preferred() noexcept;       // of the available ones
     static int32_t usable_threads() noexcept;  // what the process's CPU affinity allows
 
     int32_t threads() const noexcept { return threads_; }

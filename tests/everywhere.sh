@@ -48,7 +48,7 @@ emulated_suites() {
 
 # stress_long wants no processor of its own.
 if [ -n "$slow" ]; then
-    suites here "$build" --num-processes $(($(nproc) + 1))
+    suites here "$build" --no-suite quick --num-processes $(($(nproc) + 1))
 else
     suites here "$build" --no-suite slow
 fi

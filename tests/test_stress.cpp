@@ -66,7 +66,8 @@ void stress(std::chrono::seconds duration) {
             const auto any = [&random](const auto& all) -> const auto& {
                 return all[static_cast<size_t>(random.below(static_cast<int64_t>(all.size())))];
             };
-            while (std::chrono::steady_clock::now() < end) {
+            // however slow the machine, or its emulator, some calls of each context
+            while (std::chrono::steady_clock::now() < end || calls < kContexts) {
                 Slot& slot = slots[static_cast<size_t>(random.below(kContexts))];
                 const std::unique_lock<std::mutex> lock(slot.mutex, std::try_to_lock);
                 if (!lock) continue;
@@ -90,7 +91,6 @@ void stress(std::chrono::seconds duration) {
     for (auto& thread : threads) thread.join();
     std::printf("%lld calls in %lld contexts\n", static_cast<long long>(calls), static_cast<long long>(renewed));
     CHECK(wrong == 0);
-    CHECK(calls > kContexts);
 }
 
 TEST_SUITE("bits") {

@@ -4,14 +4,17 @@
 // a status out.
 #include "negcos/negcos.h"
 
+#include <pthread.h>
+
 #include <algorithm>
-#include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "config.hpp"
@@ -111,9 +114,23 @@ int32_t read_optional(const char* name, const Struct* source, Struct& result) no
     return NEGCOS_STATUS_OK;
 }
 
+// Calls are no cancellation points, though what they do may be: a thread that is cancelled ends after its call. Else
+// the C library would unwind through functions that let nothing out, which ends the process.
+class Uncancelled {
+public:
+    Uncancelled() noexcept { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+    ~Uncancelled() { pthread_setcancelstate(before_, nullptr); }
+    Uncancelled(const Uncancelled&) = delete;
+    Uncancelled& operator=(const Uncancelled&) = delete;
+
+private:
+    int before_ = PTHREAD_CANCEL_ENABLE;
+};
+
 // Everything that can throw is standard C++ running out of memory; anything else is a bug.
 template <class Body>
 int32_t guarded(Body&& body) noexcept {
+    const Uncancelled uncancelled;
     try {
         return body();
     } catch (const std::bad_alloc&) {
@@ -130,10 +147,10 @@ int32_t threads_of(int32_t asked, int32_t& threads) noexcept {
     if (asked != 0) return NEGCOS_STATUS_OK;
     threads = std::min(Parallel::usable_threads(), kMostThreads);
     if (const char* text = std::getenv("NEGCOS_THREADS")) {
-        char* end = nullptr;
-        errno = 0;
-        const long cap = std::strtol(text, &end, 10);
-        if (end == text || *end != '\0' || errno != 0 || cap < 1)
+        const char* const last = text + std::strlen(text);
+        long cap = 0;
+        const auto [end, error] = std::from_chars(text, last, cap);
+        if (end != last || error != std::errc() || cap < 1)
             return fail(NEGCOS_STATUS_VALUE, "NEGCOS_THREADS in the environment is \"%.64s\", expected a number from 1",
                         text);
         threads = static_cast<int32_t>(std::min<long>(cap, threads));
@@ -271,7 +288,7 @@ int32_t negcos_evaluate(negcos_context* context, const negcos_options* options, 
         int32_t status;
         if ((status = read_optional("negcos_options", options, o)) ||
             (status = read_struct("negcos_batch", batch, b)) || (status = read_struct("negcos_result", result, r)) ||
-            (status = validate_evaluate(o, b, r)) || (status = evaluate(*context, o, b, r)))
+            (status = validate_evaluate(o, b, r, {options, batch, result})) || (status = evaluate(*context, o, b, r)))
             return status;
         result->loss = r.loss;
         result->grad_scale = r.grad_scale;
@@ -291,7 +308,7 @@ int32_t negcos_sample(negcos_context* context, const negcos_options* options, in
         negcos_options o;
         int32_t status;
         if ((status = read_optional("negcos_options", options, o)) ||
-            (status = validate_sample(o, batch, documents, negatives)))
+            (status = validate_sample(o, batch, documents, negatives, options)))
             return status;
         return sample(*context, o, batch, documents, negatives);
     });

@@ -19,6 +19,7 @@
 
 #include "kernels.hpp"
 #include "status.hpp"
+#include "validate.hpp"
 
 namespace negcos {
 namespace {
@@ -48,7 +49,7 @@ int32_t check_ids(const int64_t* ids, int64_t count) noexcept {
                     static_cast<long long>(count));
     if (!ids && count > 0)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "ids is NULL, expected %lld", static_cast<long long>(count));
-    return NEGCOS_STATUS_OK;
+    return check_aligned("ids", ids, sizeof *ids);
 }
 
 // The file: little-endian words of 64 bits, a header, the table, and a checksum of all words before it.
@@ -89,9 +90,9 @@ public:
                 bytes_[b] = static_cast<unsigned char>(words[done + b / 8] >> (8 * (b % 8)));
             for (size_t at = 0; at < size;) {
                 const ssize_t wrote = write(fd_, bytes_ + at, size - at);
-                if (wrote >= 0)
+                if (wrote > 0)
                     at += static_cast<size_t>(wrote);
-                else if (errno != EINTR)
+                else if (wrote == 0 || errno != EINTR)
                     return false;
             }
         }
@@ -227,6 +228,8 @@ int32_t Frequency::log_probability(const int64_t* ids, int64_t count, double* lo
     if (!log_probability)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "log_probability is NULL, expected room for %lld",
                     static_cast<long long>(count));
+    if (const int32_t status = check_aligned("log_probability", log_probability, sizeof *log_probability))
+        return status;
     const uintptr_t from = reinterpret_cast<uintptr_t>(ids), to = reinterpret_cast<uintptr_t>(log_probability);
     if ((from > to ? from - to : to - from) < 8 * static_cast<uint64_t>(count))
         return fail(NEGCOS_STATUS_OVERLAP, "log_probability overlaps ids");
@@ -258,8 +261,10 @@ int32_t Frequency::save(const char* path) const {
     const uint64_t sum = checksum(checksum(0, header, kHeader), table_.data(), table_.size());
 
     struct stat there;
-    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode))
+    const bool replaces = stat(path, &there) == 0;
+    if (replaces && !S_ISREG(there.st_mode))
         return fail(NEGCOS_STATUS_IO, "%.300s is there, and not a regular file", path);
+    if (replaces && access(path, W_OK) != 0) return fail_errno(path);
     // What a symbolic link points to is replaced, not the link. A path that leads nowhere yet is taken as it is.
     const std::unique_ptr<char, decltype(&std::free)> real(realpath(path, nullptr), &std::free);
     if (!real && errno == ENOMEM) throw std::bad_alloc();
@@ -272,8 +277,9 @@ int32_t Frequency::save(const char* path) const {
         file.emplace(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL);
     }
     if (!*file) return fail_errno(beside.c_str());
-    if (file->write_words(header, kHeader) && file->write_words(table_.data(), table_.size()) &&
-        file->write_words(&sum, 1) && file->finish() && std::rename(beside.c_str(), target.c_str()) == 0)
+    if ((!replaces || fchmod(file->get(), there.st_mode & 07777) == 0) && file->write_words(header, kHeader) &&
+        file->write_words(table_.data(), table_.size()) && file->write_words(&sum, 1) && file->finish() &&
+        std::rename(beside.c_str(), target.c_str()) == 0)
         return NEGCOS_STATUS_OK;
     const int error = errno;
     unlink(beside.c_str());

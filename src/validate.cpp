@@ -184,6 +184,7 @@ int32_t check_given(const negcos_options& options, const negcos_batch& batch) {
     if (!batch.negatives)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "batch.negatives is NULL, expected %lld x %d indices with GIVEN",
                     static_cast<long long>(batch.queries.rows), options.rounds);
+    NEGCOS_TRY(check_aligned("batch.negatives", batch.negatives, sizeof(int32_t)));
     for (int64_t k = 0; k < count; ++k) {
         const int32_t j = batch.negatives[k];
         if (j < -1 || j >= batch.documents.rows)
@@ -227,13 +228,6 @@ int32_t check_numbers(const char* name, const double* values, int64_t count, dou
         if (!(values[k] >= least && values[k] <= most))
             return fail(NEGCOS_STATUS_VALUE, "%s[%lld] is %g, expected a number from %g to %g", name,
                         static_cast<long long>(k), values[k], least, most);
-    return NEGCOS_STATUS_OK;
-}
-
-// An array of numbers of `size` bytes each.
-int32_t check_array(const char* name, const void* data, size_t size) {
-    if (reinterpret_cast<uintptr_t>(data) % size != 0)
-        return fail(NEGCOS_STATUS_VALUE, "%s is not aligned to its elements of %d bytes", name, static_cast<int>(size));
     return NEGCOS_STATUS_OK;
 }
 
@@ -294,12 +288,20 @@ int32_t check_combinations(const negcos_options& options, const negcos_batch& ba
     return NEGCOS_STATUS_OK;
 }
 
-int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
+template <class Struct>
+Region struct_region(const char* name, const Struct* callers, const Struct& copy) {
+    return contiguous(name, callers, copy.struct_size, 1);
+}
+
+int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch, const negcos_result& result,
+                       const Callers& callers) {
     const int64_t edges = batch.queries.rows * options.rounds;
     const bool given = options.sampling == NEGCOS_SAMPLING_GIVEN;
     const bool documents_excluded = options.exclude & NEGCOS_EXCLUDE_SAME_DOCUMENT_ID;
     const bool queries_excluded = options.exclude & NEGCOS_EXCLUDE_SAME_QUERY_ID;
     const Region inputs[] = {
+        struct_region("options", callers.options, options),
+        struct_region("batch", callers.batch, batch),
         region("batch.queries", batch.queries),
         region("batch.documents", batch.documents),
         region("batch.hard_negatives", batch.hard_negatives),
@@ -315,6 +317,7 @@ int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch,
         contiguous("options.prefix_weights", options.prefix_weights, options.prefix_count, sizeof(double)),
     };
     const Region outputs[] = {
+        struct_region("result", callers.result, result),
         region("result.losses", result.losses),
         region("result.hit_probability", result.hit_probability),
         region("result.logits", result.logits),
@@ -333,6 +336,12 @@ int32_t check_overlaps(const negcos_options& options, const negcos_batch& batch,
 }
 
 }  // namespace
+
+int32_t check_aligned(const char* name, const void* data, size_t size) {
+    if (reinterpret_cast<uintptr_t>(data) % size != 0)
+        return fail(NEGCOS_STATUS_VALUE, "%s is not aligned to its elements of %d bytes", name, static_cast<int>(size));
+    return NEGCOS_STATUS_OK;
+}
 
 bool is_general(const negcos_options& o, const negcos_batch& batch) {
     if (o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) return false;
@@ -374,8 +383,8 @@ int32_t validate_options(const negcos_options& o) {
     if (o.prefix_count > 0 && !o.prefix_dims)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "options.prefix_dims is NULL, expected %d column counts",
                     o.prefix_count);
-    NEGCOS_TRY(check_array("options.prefix_dims", o.prefix_dims, sizeof(int32_t)));
-    NEGCOS_TRY(check_array("options.prefix_weights", o.prefix_weights, sizeof(double)));
+    NEGCOS_TRY(check_aligned("options.prefix_dims", o.prefix_dims, sizeof(int32_t)));
+    NEGCOS_TRY(check_aligned("options.prefix_weights", o.prefix_weights, sizeof(double)));
     NEGCOS_TRY(
         check_numbers("options.prefix_weights", o.prefix_weights, o.prefix_count, 0, most_weight_of(NEGCOS_DTYPE_F64)));
 
@@ -404,7 +413,8 @@ int32_t validate_options(const negcos_options& o) {
     return NEGCOS_STATUS_OK;
 }
 
-int32_t validate_evaluate(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
+int32_t validate_evaluate(const negcos_options& options, const negcos_batch& batch, const negcos_result& result,
+                          const Callers& callers) {
     NEGCOS_TRY(validate_options(options));
     if (batch.reserved != 0) return fail(NEGCOS_STATUS_VALUE, "batch.reserved is %u, expected 0", batch.reserved);
     if (result.reserved != 0) return fail(NEGCOS_STATUS_VALUE, "result.reserved is %u, expected 0", result.reserved);
@@ -419,11 +429,11 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
     NEGCOS_TRY(check_combinations(options, batch));
     NEGCOS_TRY(check_scale(options, batch));
     NEGCOS_TRY(check_prefixes(options, queries.cols));
-    NEGCOS_TRY(check_array("batch.positives", batch.positives, sizeof(int64_t)));
-    NEGCOS_TRY(check_array("batch.document_ids", batch.document_ids, sizeof(int64_t)));
-    NEGCOS_TRY(check_array("batch.query_ids", batch.query_ids, sizeof(int64_t)));
-    NEGCOS_TRY(check_array("batch.log_probability", batch.log_probability, sizeof(double)));
-    NEGCOS_TRY(check_array("batch.weights", batch.weights, sizeof(double)));
+    NEGCOS_TRY(check_aligned("batch.positives", batch.positives, sizeof(int64_t)));
+    NEGCOS_TRY(check_aligned("batch.document_ids", batch.document_ids, sizeof(int64_t)));
+    NEGCOS_TRY(check_aligned("batch.query_ids", batch.query_ids, sizeof(int64_t)));
+    NEGCOS_TRY(check_aligned("batch.log_probability", batch.log_probability, sizeof(double)));
+    NEGCOS_TRY(check_aligned("batch.weights", batch.weights, sizeof(double)));
     NEGCOS_TRY(check_positives(batch));
     const double most_weight = most_weight_of(queries.dtype), most = most_of(options, batch);
     NEGCOS_TRY(check_numbers("options.prefix_weights", options.prefix_weights, options.prefix_count, 0, most_weight));
@@ -452,10 +462,12 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
         check_output("result.grad_documents", result.grad_documents, documents.rows, queries.cols, queries.dtype));
     NEGCOS_TRY(check_output("result.grad_hard_negatives", result.grad_hard_negatives, batch.hard_negatives.rows,
                             queries.cols, queries.dtype));
-    return check_overlaps(options, batch, result);
+    NEGCOS_TRY(check_aligned("result.negatives", result.negatives, sizeof(int32_t)));
+    return check_overlaps(options, batch, result, callers);
 }
 
-int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t documents, const int32_t* negatives) {
+int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t documents, const int32_t* negatives,
+                        const negcos_options* callers) {
     NEGCOS_TRY(validate_options(options));
     if (batch < 0) return fail(NEGCOS_STATUS_SHAPE, "batch is %lld, expected 0 or more", static_cast<long long>(batch));
     if (documents < batch)
@@ -469,6 +481,10 @@ int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t do
     if (!negatives && batch > 0 && options.rounds > 0)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "negatives is NULL, expected room for %lld x %d",
                     static_cast<long long>(batch), options.rounds);
+    NEGCOS_TRY(check_aligned("negatives", negatives, sizeof(int32_t)));
+    if (overlap(contiguous("negatives", negatives, batch * options.rounds, sizeof(int32_t)),
+                struct_region("options", callers, options)))
+        return fail(NEGCOS_STATUS_OVERLAP, "negatives overlaps options");
     return NEGCOS_STATUS_OK;
 }
 

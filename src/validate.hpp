@@ -5,6 +5,8 @@
 #ifndef NEGCOS_VALIDATE_HPP
 #define NEGCOS_VALIDATE_HPP
 
+#include <cstddef>
+
 #include "negcos/negcos.h"
 
 namespace negcos {
@@ -13,8 +15,19 @@ namespace negcos {
 bool is_general(const negcos_options& options, const negcos_batch& batch);
 
 int32_t validate_options(const negcos_options& options);
-int32_t validate_evaluate(const negcos_options& options, const negcos_batch& batch, const negcos_result& result);
-int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t documents, const int32_t* negatives);
+// The caller's own structs, which no output may lie over. NULL: the caller has none.
+struct Callers {
+    const negcos_options* options;
+    const negcos_batch* batch;
+    const negcos_result* result;
+};
+int32_t validate_evaluate(const negcos_options& options, const negcos_batch& batch, const negcos_result& result,
+                          const Callers& callers);
+int32_t validate_sample(const negcos_options& options, int64_t batch, int64_t documents, const int32_t* negatives,
+                        const negcos_options* callers);
+
+// An array of numbers of `size` bytes each begins at a multiple of that.
+int32_t check_aligned(const char* name, const void* data, size_t size);
 
 }  // namespace negcos
 

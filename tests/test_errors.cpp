@@ -46,6 +46,11 @@ void check(const std::vector<Mistake>& mistakes) {
     errors::check(mistakes);
 }
 
+template <class T>
+T* misaligned(T* data) {
+    return reinterpret_cast<T*>(reinterpret_cast<char*>(data) + 1);
+}
+
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kInf = std::numeric_limits<double>::infinity();
 
 TEST_SUITE("unit") {
@@ -249,6 +254,13 @@ TEST_SUITE("unit") {
                  c.batch.queries.data = reinterpret_cast<const char*>(c.queries.data()) + 1;
                  c.batch.queries.rows = 7;
              }},
+            {NEGCOS_STATUS_VALUE, "batch.negatives is not aligned to its elements of 4 bytes",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_GIVEN;
+                 c.batch.negatives = misaligned(c.given.data());
+             }},
+            {NEGCOS_STATUS_VALUE, "result.negatives is not aligned to its elements of 4 bytes",
+             [](Call& c) { c.result.negatives = misaligned(c.negatives.data()); }},
             {NEGCOS_STATUS_VALUE, "logits", [](Call& c) { c.options.sampling = NEGCOS_SAMPLING_ALL; }},
             {NEGCOS_STATUS_VALUE, "negatives",
              [](Call& c) {
@@ -284,6 +296,11 @@ TEST_SUITE("unit") {
                  c.batch.negatives = c.given.data();
                  c.result.negatives = c.given.data() + 31;
              }},
+            {NEGCOS_STATUS_OVERLAP, "result.losses overlaps result",
+             [](Call& c) { c.result.losses.data = &c.result.loss; }},
+            {NEGCOS_STATUS_OVERLAP, "result.losses overlaps batch", [](Call& c) { c.result.losses.data = &c.batch; }},
+            {NEGCOS_STATUS_OVERLAP, "result.negatives overlaps options",
+             [](Call& c) { c.result.negatives = reinterpret_cast<int32_t*>(&c.options) + 33; }},
         });
         // Inputs may overlap, and outputs that are columns of one matrix do not touch.
         Call call;
@@ -294,6 +311,21 @@ TEST_SUITE("unit") {
         CHECK(call.evaluate() == NEGCOS_STATUS_OK);
         call.result.grad_documents.data = both.data() + 3;
         CHECK(call.evaluate() == NEGCOS_STATUS_OVERLAP);
+
+        // A result among the elements that are read.
+        Call inside;
+        std::vector<double> numbers(8 * 8);
+        auto* const result = reinterpret_cast<negcos_result*>(numbers.data());
+        negcos_result_init(result, sizeof *result);
+        inside.batch.queries = {numbers.data(), 8, 4, 16, NEGCOS_DTYPE_F32, 0};
+        CHECK(negcos_evaluate(inside.context.get(), &inside.options, &inside.batch, result) == NEGCOS_STATUS_OVERLAP);
+        CHECK(std::string(negcos_last_error()) == "result overlaps batch.queries");
+
+        auto* const over = reinterpret_cast<int32_t*>(&call.options);
+        CHECK(negcos_sample(call.context.get(), &call.options, 8, 8, over) == NEGCOS_STATUS_OVERLAP);
+        CHECK(negcos_sample(call.context.get(), nullptr, 8, 8, misaligned(call.negatives.data())) ==
+              NEGCOS_STATUS_VALUE);
+        CHECK(std::string(negcos_last_error()) == "negatives is not aligned to its elements of 4 bytes");
     }
 
     TEST_CASE("errors: contexts, limits and the environment") {
@@ -351,7 +383,7 @@ TEST_SUITE("unit") {
         three.threads = 3;
         three.threading = back_ends("errors: threads").empty() ? NEGCOS_THREADING_SERIAL : NEGCOS_THREADING_DEFAULT;
         CHECK(negcos::Context(three).threads() == (three.threading == NEGCOS_THREADING_SERIAL ? 1 : 3));
-        for (const char* bad : {"", "0", "-2", "two", "3x", "99999999999999999999"}) {
+        for (const char* bad : {"", "0", "-2", "+1", " 1", "two", "3x", "99999999999999999999"}) {
             setenv("NEGCOS_THREADS", bad, 1);
             CHECK(create([](C&) {}) == NEGCOS_STATUS_VALUE);
             CHECK(std::string(negcos_last_error()).find("NEGCOS_THREADS") != std::string::npos);

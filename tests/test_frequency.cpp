@@ -508,6 +508,10 @@ TEST_SUITE("unit") {
         CHECK(read(folder.file()) == saved(frequency));
         CHECK(read(taken) == "another's");
         CHECK(folder.count() == 3);
+        // Who may read and write it stays as it was.
+        fs::permissions(folder.file(), fs::perms::owner_read | fs::perms::owner_write);
+        frequency.save(folder.file());
+        CHECK(fs::status(folder.file()).permissions() == (fs::perms::owner_read | fs::perms::owner_write));
     }
 
     TEST_CASE("frequency: a file with any bit changed, cut or continued is an error, and nothing is loaded") {
@@ -710,6 +714,13 @@ TEST_SUITE("unit") {
         for (const ptrdiff_t offset : {-2, 0, 2})
             CHECK(negcos_frequency_log_probability(f, ids.data(), 3, reinterpret_cast<double*>(ids.data()) + offset) ==
                   NEGCOS_STATUS_OVERLAP);
+        const auto* askew = reinterpret_cast<const int64_t*>(reinterpret_cast<const char*>(ids.data()) + 4);
+        CHECK(negcos_frequency_update(f, askew, 2) == NEGCOS_STATUS_VALUE);
+        CHECK(negcos_frequency_log_probability(f, askew, 2, q.data()) == NEGCOS_STATUS_VALUE);
+        CHECK(std::string(negcos_last_error()) == "ids is not aligned to its elements of 8 bytes");
+        auto* const out = reinterpret_cast<double*>(reinterpret_cast<char*>(q.data()) + 1);
+        CHECK(negcos_frequency_log_probability(f, ids.data(), 2, out) == NEGCOS_STATUS_VALUE);
+        CHECK(std::string(negcos_last_error()) == "log_probability is not aligned to its elements of 8 bytes");
         CHECK(negcos_frequency_save(nullptr, "q") == NEGCOS_STATUS_NULL_ARGUMENT);
         CHECK(negcos_frequency_save(f, nullptr) == NEGCOS_STATUS_NULL_ARGUMENT);
         negcos_frequency* loaded = nullptr;

@@ -6,6 +6,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cctype>
+#include <cstdlib>
+#include <new>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -21,10 +24,39 @@
 namespace negcos {
 namespace {
 
+// Children of fork() are told apart by their number and by how many forks lie before them: in another namespace, as of
+// a container, a child may have its parent's number.
+std::atomic<int64_t> forks{0};
+int64_t this_process() noexcept {
+    return forks.load(std::memory_order_relaxed) << 32 | static_cast<int64_t>(getpid());
+}
+void count_forks() {
+    static const bool counted = [] {
+        if (pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); }) != 0)
+            throw std::bad_alloc();
+        return true;
+    }();
+    static_cast<void>(counted);
+}
+
 // The process that ran a back end's threads first; 0: none has.
 std::atomic<int64_t> threaded_process{0};
 
 #ifdef NEGCOS_HAVE_OPENMP
+// What OpenMP's threads are given as stack, "SIZE[B|K|M|G]", in kibibytes where it does not say (OpenMP 5.2, 21.2.2);
+// 0: the system's.
+size_t openmp_stack_size() {
+    const char* text = std::getenv("OMP_STACKSIZE");
+    if (!text) text = std::getenv("GOMP_STACKSIZE");
+    if (!text) return 0;
+    char* unit = nullptr;
+    const unsigned long long size = std::strtoull(text, &unit, 10);
+    while (std::isspace(static_cast<unsigned char>(*unit))) ++unit;
+    const int letter = std::tolower(static_cast<unsigned char>(*unit));
+    const int shift = letter == 'b' ? 0 : letter == 'm' ? 20 : letter == 'g' ? 30 : 10;
+    return static_cast<size_t>(size << shift);
+}
+
 // Whether so many threads at once are to be had: OpenMP's runtimes end the process when they are refused one.
 bool try_threads(int32_t count) {
     static std::atomic<int32_t> had{1};
@@ -35,8 +67,12 @@ bool try_threads(int32_t count) {
         return nullptr;
     };
     std::vector<pthread_t> others(static_cast<size_t>(count) - 1);
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0) return false;
+    if (const size_t size = openmp_stack_size()) pthread_attr_setstacksize(&attributes, size);
     size_t started = 0;
-    while (started < others.size() && pthread_create(&others[started], nullptr, wait, &over) == 0) ++started;
+    while (started < others.size() && pthread_create(&others[started], &attributes, wait, &over) == 0) ++started;
+    pthread_attr_destroy(&attributes);
     over = true;
     over.notify_all();
     for (size_t k = 0; k < started; ++k) pthread_join(others[k], nullptr);
@@ -67,9 +103,10 @@ struct Parallel::Arena {
 Parallel::Parallel(int32_t threading, int32_t threads, negcos_parallel_for_fn callback, void* callback_data)
     : threading_(threading),
       threads_(threading == NEGCOS_THREADING_SERIAL ? 1 : threads),
-      process_(getpid()),
+      process_(this_process()),
       callback_(callback),
       callback_data_(callback_data) {
+    count_forks();
 #ifdef NEGCOS_HAVE_TBB
     if (threading == NEGCOS_THREADING_TBB && threads > 1) arena_ = std::make_unique<Arena>(threads);
 #endif
@@ -115,7 +152,7 @@ int32_t Parallel::usable_threads() noexcept {
 // The threads of a pool do not live on in the child of a fork, where its runtime may wait for them for ever: also for a
 // context that was made there.
 bool Parallel::forked() const noexcept {
-    const int64_t process = getpid(), threaded = threaded_process.load(std::memory_order_relaxed);
+    const int64_t process = this_process(), threaded = threaded_process.load(std::memory_order_relaxed);
     return process != process_ || (threaded != 0 && threaded != process && threading_ != NEGCOS_THREADING_CALLBACK);
 }
 

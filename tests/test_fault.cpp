@@ -3,13 +3,18 @@
 // Whatever fails, at whatever call: a status, no output touched, nothing lost, no hang, and the context is as good as
 // before. Memory, threads and files fail by faults.hpp.
 #include <doctest/doctest.h>
+#include <pthread.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 
 #include "faults.hpp"
@@ -235,6 +240,80 @@ TEST_SUITE("fault") {
                         CHECK(nth < 500);
                     }
             }
+    }
+
+    // libgomp ends the process where a stack of that size is not to be had.
+    TEST_CASE("fault: stacks that OpenMP is told to take and cannot") {
+        const std::vector<int32_t> all = threadings("fault: stacks");
+        if (kWatched || std::find(all.begin(), all.end(), NEGCOS_THREADING_OPENMP) == all.end()) return;
+        const char* self = std::getenv("NEGCOS_FAULT_STACKS");
+        if (self) {  // the child below
+            Call call(NEGCOS_SAMPLING_SHUFFLE, 0);
+            negcos_context_options options = options_for(NEGCOS_THREADING_OPENMP);
+            negcos_context* context = nullptr;
+            REQUIRE(negcos_context_create(&options, &context) == NEGCOS_STATUS_OK);
+            call.clear();
+            CHECK(call.run(context) == NEGCOS_STATUS_OK);
+            negcos_context_destroy(context);
+            return;
+        }
+        // OpenMP reads them before main() begins.
+        for (const char* size : {"100000G", " 100000000m ", "100000000000", "8192G"}) {
+            INFO(size);
+            CHECK(child_succeeds([size] {
+                setenv("OMP_STACKSIZE", size, 1);
+                setenv("NEGCOS_FAULT_STACKS", "1", 1);
+                const struct rlimit limit { rlim_t{8} << 30, rlim_t{8} << 30 };
+                setrlimit(RLIMIT_AS, &limit);
+                execl("/proc/self/exe", "test_fault", "--quiet", "--test-case=fault: stacks*", nullptr);
+                return false;
+            }));
+        }
+    }
+
+    TEST_CASE("fault: a thread that is cancelled ends after its call, not in it") {
+        const std::filesystem::path path =
+            std::filesystem::temp_directory_path() / ("negcos-cancel-" + std::to_string(getpid()));
+        for (const int32_t threading : threadings("fault: cancelled")) {
+            INFO("threading " << threading);
+            const auto work = [&] {
+                bool done = false, reached = false;
+                const std::function<void()> calls = [&] {
+                    pthread_cancel(pthread_self());
+                    negcos_context_options options = options_for(threading);
+                    negcos_context* context = nullptr;
+                    negcos_frequency *frequency = nullptr, *loaded = nullptr;
+                    Call call(NEGCOS_SAMPLING_SHUFFLE, 0);
+                    call.clear();
+                    done = negcos_context_create(&options, &context) == NEGCOS_STATUS_OK &&
+                           call.run(context) == NEGCOS_STATUS_OK &&
+                           negcos_frequency_create(nullptr, &frequency) == NEGCOS_STATUS_OK &&
+                           negcos_frequency_save(frequency, path.c_str()) == NEGCOS_STATUS_OK &&
+                           negcos_frequency_load(path.c_str(), &loaded) == NEGCOS_STATUS_OK;
+                    negcos_frequency_destroy(frequency);
+                    negcos_frequency_destroy(loaded);
+                    negcos_context_destroy(context);
+                };
+                const std::function<void()> both = [&] {
+                    calls();
+                    pthread_testcancel();
+                    reached = true;
+                };
+                pthread_t thread;
+                if (pthread_create(
+                        &thread, nullptr,
+                        [](void* body) -> void* {
+                            (*static_cast<const std::function<void()>*>(body))();
+                            return nullptr;
+                        },
+                        const_cast<std::function<void()>*>(&both)) != 0)
+                    return false;
+                pthread_join(thread, nullptr);
+                return done && !reached;
+            };
+            CHECK(child_succeeds(work));
+        }
+        std::filesystem::remove(path);
     }
 
     TEST_CASE("fault: a context that cannot be had") {

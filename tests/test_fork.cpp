@@ -2,6 +2,9 @@
 //
 // Children of fork(): none of a pool's threads live on there. A parent's context, and one made there, give the same
 // bits; nothing hangs, neither in a call nor at the end.
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,7 +20,7 @@ using harness::run;
 
 constexpr int kChildren = 100;
 
-// The exit status of work() in a child; one that hangs is killed.
+// What work() gives in a child, 0 where it is right; one that hangs is killed.
 template <class Work>
 int status_of_child(Work&& work, bool with_exit_handlers = false) {
     std::fflush(nullptr);  // or the child says it again
@@ -25,7 +28,7 @@ int status_of_child(Work&& work, bool with_exit_handlers = false) {
     REQUIRE(child >= 0);
     if (child == 0) {
         alarm(60);
-        const int status = work() ? 0 : 1;
+        const int status = work();
         if (with_exit_handlers) std::exit(status);
         _exit(status);
     }
@@ -65,7 +68,7 @@ negcos::Context parallel_context(int32_t threading) {
 }
 
 TEST_SUITE("unit") {
-    // The first case: the others run threads in this process.
+    // First those of a process that has run no threads.
     TEST_CASE("fork: a child of a process that has run no threads has its own") {
         if (emulated("own threads")) return;
         REQUIRE(threads_here() == 1);
@@ -74,9 +77,45 @@ TEST_SUITE("unit") {
             const auto work = [&] {
                 negcos::Context serial = harness::context("scalar");
                 negcos::Context own = parallel_context(threading);
-                return run(own, p).bytes() == run(serial, p).bytes() && threads_here() > 1;
+                return run(own, p).bytes() == run(serial, p).bytes() && threads_here() > 1 ? 0 : 1;
             };
             CHECK(status_of_child(work) == 0);
+        }
+    }
+
+    // As where containers are started: parent and child are both number 1.
+    TEST_CASE("fork: a child that has its parent's number, in another namespace") {
+        if (emulated("namespaces")) return;
+        const Problem<float> p = problems().front();
+        negcos::Context serial = harness::context("scalar");
+        const std::string expected = run(serial, p).bytes();
+        constexpr int kRight = 0, kWrong = 1, kNoNamespaces = 77;
+        for (const int32_t threading : harness::back_ends("fork: namespaces")) {
+            INFO("threading " << threading);
+            const auto in_namespace = [](auto&& work) {
+                if (unshare(CLONE_NEWPID) != 0) return kNoNamespaces;
+                const pid_t child = fork();
+                if (child == 0) {
+                    prctl(PR_SET_PDEATHSIG, SIGKILL);  // number 1 ignores alarms: its parent's ends it
+                    _exit(getpid() == 1 ? work() : kNoNamespaces);
+                }
+                int status = -1;
+                if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) return kWrong;
+                return WEXITSTATUS(status);
+            };
+            const int status = status_of_child([&] {
+                return in_namespace([&] {
+                    negcos::Context parents = parallel_context(threading);
+                    if (run(parents, p).bytes() != expected || threads_here() == 1) return kWrong;
+                    return in_namespace(
+                        [&] { return run(parents, p).bytes() == expected && threads_here() == 1 ? kRight : kWrong; });
+                });
+            });
+            if (status == kNoNamespaces) {
+                std::printf("SKIP: fork: namespaces: this machine lets us make none\n");
+                return;
+            }
+            CHECK(status == kRight);
         }
     }
 
@@ -99,7 +138,7 @@ TEST_SUITE("unit") {
                 const auto work = [&] {
                     const bool right = run(parents, all[k]).bytes() == expected[k];
                     negcos::Context own = parallel_context(threading);
-                    return run(own, all[k]).bytes() == expected[k] && right;
+                    return run(own, all[k]).bytes() == expected[k] && right && threads_here() == 1 ? 0 : 1;
                 };
                 REQUIRE(status_of_child(work, child % 4 == 3) == 0);
             }
@@ -121,7 +160,7 @@ TEST_SUITE("unit") {
             const bool right = run(parents, p).bytes() == expected && before.calls == calls;  // not there
             harness::Pool pool;
             negcos::Context own(harness::callback_options(pool, "scalar"));
-            return run(own, p).bytes() == expected && pool.calls > 0 && right;
+            return run(own, p).bytes() == expected && pool.calls > 0 && right ? 0 : 1;
         };
         CHECK(status_of_child(work) == 0);
     }

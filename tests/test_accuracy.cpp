@@ -115,26 +115,30 @@ void large_cases(const char* dtype) {
                    {isas("accuracy: large").front()}, true);
 }
 
-// 65,536 queries against all of 65,536 documents, of which these queries are judged: whatever the others are, their
-// losses and gradients are those of the few queries alone against the same documents, their positives first.
+// Queries against all of 65,536 documents, of which these queries are judged: whatever the others are, their losses and
+// gradients are those of the few queries alone against the same documents, their positives first. At the layer's own
+// scale there are as many queries.
 template <class E>
 void large_all(const char* dtype) {
-    constexpr int64_t kBatch = 65536, kDim = 16;
+    constexpr int64_t kDocuments = 65536, kDim = 16;
     constexpr size_t kJudged = 12;
-    for (const double scale : {1.0, 20.0, 1000.0}) {
+    for (const auto& [scale, batch] :
+         {std::pair(1.0, kDocuments / 16), {20.0, kDocuments}, {1000.0, kDocuments / 16}}) {
         INFO(dtype << " scale " << scale);
-        Problem<E> p = problem_of<E>({Inputs::normal, scale, kBatch, kDim, -1});
+        Problem<E> p = problem_of<E>({Inputs::normal, scale, kDocuments, kDim, -1});
+        p.batch = batch;
+        p.queries.resize(static_cast<size_t>(batch * kDim));
         p.options.reduction = NEGCOS_REDUCTION_SUM;
         negcos::ContextOptions options;
         negcos::Context context(options);
         const Outputs<E> got = run(context, p);
 
-        Problem<E> few(kJudged, kBatch, kDim, 1);
+        Problem<E> few(kJudged, kDocuments, kDim, 1);
         few.options = p.options;
         few.documents = p.documents;
         Outputs<E> of_few;
         for (size_t k = 0; k < kJudged; ++k) {
-            const size_t i = k * 5957;
+            const size_t i = k * static_cast<size_t>(batch / 11 - 1);
             std::copy_n(p.queries.begin() + static_cast<ptrdiff_t>(i * kDim), kDim,
                         few.queries.begin() + static_cast<ptrdiff_t>(k * kDim));
             if (i != k)

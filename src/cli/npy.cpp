@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "npy.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <optional>
@@ -13,6 +14,7 @@ static_assert(std::endian::native == std::endian::little, "elements are read and
 
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kAlignment = 64;
+constexpr size_t kMostHeader = 10000;  // NumPy's max_header_size
 
 // Text out of a file, short enough for a message.
 std::string quoted(std::string_view text) {
@@ -26,6 +28,7 @@ public:
     explicit Dictionary(std::string_view text) : text_(text) {}
 
     void parse() {
+        if (!text_.starts_with('{')) unexpected("'{'");  // Python may take what is before it for an indentation
         expect('{');
         while (!take('}')) {
             const std::string_view key = string("a key in quotes");
@@ -43,8 +46,9 @@ public:
                 break;
             }
         }
-        skip_space();
-        if (at_ != text_.size()) unexpected("nothing but spaces");
+        // Spaces to the end of the line, then empty lines: any other is one that is indented.
+        for (const char* padding : {" \t", "\n"}) at_ = std::min(text_.find_first_not_of(padding, at_), text_.size());
+        if (at_ != text_.size()) unexpected("nothing but spaces and then newlines");
         if (!descr || !fortran_order || !shape) throw NpyError("its header lacks 'descr', 'fortran_order' or 'shape'");
     }
 
@@ -204,6 +208,9 @@ NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyTy
     if (length > bytes.size() - start)
         throw NpyError("its header claims " + std::to_string(length) + " bytes, but the file has only " +
                        std::to_string(bytes.size() - start) + " more");
+    if (length > kMostHeader)
+        throw NpyError("its header has " + std::to_string(length) + " bytes, expected at most " +
+                       std::to_string(kMostHeader));
 
     Dictionary dictionary(bytes.substr(start, length));
     dictionary.parse();
@@ -219,11 +226,13 @@ NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyTy
     if (*dictionary.fortran_order) throw NpyError("it is in Fortran order, expected C order (fortran_order: False)");
 
     const size_t offset = start + length, have = bytes.size() - offset;
-    uint64_t needed = 0;
-    if (__builtin_mul_overflow(static_cast<uint64_t>(rows), static_cast<uint64_t>(cols), &needed) ||
-        __builtin_mul_overflow(needed, uint64_t{npy_size(type)}, &needed))
+    // As NumPy, beside a size of 0 as well.
+    int64_t needed = 0;
+    if (__builtin_mul_overflow(std::max<int64_t>(rows, 1), std::max<int64_t>(cols, 1), &needed) ||
+        __builtin_mul_overflow(needed, npy_size(type), &needed))
         throw NpyError("its shape " + quoted(shape.text) + " is larger than the address space");
-    if (needed != have)
+    if (rows == 0 || cols == 0) needed = 0;
+    if (static_cast<uint64_t>(needed) != have)
         throw NpyError(std::to_string(have) + " bytes of elements, expected " + std::to_string(needed) + " for shape " +
                        quoted(shape.text) + " of '" + npy_descr(type) + "'");
     return {type, rows, cols, offset};

@@ -4,7 +4,9 @@
 
     npy_numpy.py NPY_DESCRIBE CORPUS...
 
-The files are those of the fuzzer's corpora, and files of NumPy's with bytes of their headers changed.
+The files are those of the fuzzer's corpora, files of NumPy's with bytes of their headers changed, and headers written
+anew in every version of the format. What NumPy makes of odd ones depends on its release: before 1.24 it had no limit to
+their length, newer ones mend only what Python cannot read. What the command accepts, all of them have to read alike.
 """
 import io
 import pathlib
@@ -54,6 +56,32 @@ for _ in range(20000):
             del changed[at]
             changed[70:70] = b" "
     files.append(bytes(changed))
+
+# Whole headers: order, commas, sizes, spaces within and around, up to the limit of length and beyond it.
+sizes = [2, 3, 0, "-0", 1, 6, 24, 2**31, 2**59, 2**60, 2**61, 2**62 - 1, 2**63 - 1, 2**63, 2**64]
+between = ["", " ", "  ", "\t", "\n", "\n  ", " \n", "\n\t\n "]
+around = between + ["\n\n", "   \n  \n   ", "\n  \n", "\n \n\n", "\f", "\r\n", "\r", "\\\n", "#", "\n# \n", ";", ",", "\0"]
+for _ in range(20000):
+    shape = "(2, 3)" if draw.randrange(3) else f"({draw.choice(sizes)}, {draw.choice(sizes)})"
+    entries = ["'descr': '<f4'", "'fortran_order': False", f"'shape': {shape}"]
+    draw.shuffle(entries)
+    text = "{" + ", ".join(entries) + draw.choice(["}", ",}", ", }"])
+    for _ in range(draw.choice([0, 0, 1, 2])):  # space beside any sign
+        at = draw.choice([at for at, c in enumerate(text) if c in "{}:,()"]) + draw.randrange(2)
+        text = text[:at] + draw.choice(between) + text[at:]
+    before = draw.choice(around) if draw.randrange(4) == 0 else ""
+    behind = "".join(draw.choice(around) for _ in range(draw.randrange(3))) + draw.choice(["", "\n"])
+    if draw.randrange(4) == 0:
+        length = draw.choice([200, 4096, 9999, 10000, 10001, 20000, 65000]) - len(before + text + behind)
+        padding = draw.choice([" ", "\t", "\n"]) * length
+        at = draw.randrange(3)
+        before, behind = before + padding * (at == 0), padding * (at == 1) + behind + padding * (at == 2)
+    header = (before + text + behind).encode()
+    version = draw.choice([1, 2, 3])
+    length = len(header) + (draw.randrange(-2, 3) if draw.randrange(16) == 0 else 0)
+    elements = bytes(range(24)) if shape == "(2, 3)" or draw.randrange(2) else b""
+    preamble = b"\x93NUMPY" + bytes([version, 0]) + length.to_bytes(2 if version == 1 else 4, "little")
+    files.append(preamble + header + elements)
 
 accepted = 0
 with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// libFuzzer over the reader of .npy files. What it accepts is described by its bytes; compare_npy.py compares that with
-// NumPy's reading.
+// libFuzzer over the reader of .npy files. tests/cli/npy_numpy.py compares what it accepts of the corpus with NumPy's
+// reading.
 #include "cli/npy.hpp"
 
 #include <cstdlib>

@@ -2,7 +2,8 @@
 //
 // libFuzzer over the C ABI: structs of any size with any fields, arrays of any numbers, in memory of exactly the size
 // that is promised. Each instruction set answers as scalar does, bit for bit; what fails writes nothing. In half the
-// runs one of the library's requests for memory fails (the linker puts __wrap_X before X), and the call is made again.
+// runs every call that asks for memory is made first with one of its requests failing (the linker puts __wrap_X before
+// X), which it has to say, and then again.
 #include <fuzzer/FuzzedDataProvider.h>
 #include <negcos/negcos.h>
 
@@ -15,14 +16,16 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
 
-std::optional<int64_t> requests_before_one_fails;
+constexpr uint64_t kNever = UINT64_MAX;
+uint64_t requests = 0, failing = kNever;  // the number of requests for memory so far, and of the one that fails
 
 bool request_fails() {
-    return requests_before_one_fails && (*requests_before_one_fails)-- == 0;
+    return requests++ == failing;
 }
 
 }  // namespace
@@ -49,6 +52,56 @@ namespace {
 }
 
 using Input = FuzzedDataProvider;
+
+// Which request of a call fails, modulo their number.
+std::optional<uint64_t> starving(Input& input) {
+    if (!input.ConsumeBool()) return std::nullopt;
+    return input.ConsumeIntegral<uint8_t>();
+}
+
+template <class Call>
+uint64_t requests_of(Call&& call) {
+    requests = 0;
+    call();
+    return requests;
+}
+
+// A call with one of its requests failing, if it makes any.
+template <class Call>
+bool starve(uint64_t which, uint64_t of, Call&& call) {
+    if (of == 0) return false;
+    requests = 0, failing = which % of;
+    const int32_t status = call();
+    failing = kNever;
+    if (status != NEGCOS_STATUS_OUT_OF_MEMORY) broken("memory that failed and was not missed");
+    if (!*negcos_last_error()) broken("no sentence");
+    return true;
+}
+
+struct Destroy {
+    void operator()(negcos_context* context) const { negcos_context_destroy(context); }
+    void operator()(negcos_frequency* frequency) const { negcos_frequency_destroy(frequency); }
+};
+template <class Object>
+using Owner = std::unique_ptr<Object, Destroy>;
+
+// What `create` makes, or nothing; first, in half the runs, with a request that fails.
+template <class Object, class Create>
+Owner<Object> created(Input& input, Create&& create) {
+    Object* object = nullptr;
+    const auto call = [&] {
+        const int32_t said = create(&object);
+        if ((said == NEGCOS_STATUS_OK) != (object != nullptr)) broken("an object of a failure, or none");
+        return said;
+    };
+    if (const std::optional<uint64_t> which = starving(input)) {
+        const uint64_t count = requests_of(call);
+        Destroy()(std::exchange(object, nullptr));
+        starve(*which, count, call);
+    }
+    call();
+    return Owner<Object>{object};
+}
 
 // Numbers from the input; when it ends, ones of a small generator, so that short inputs fill large arrays.
 class Source {
@@ -164,26 +217,32 @@ struct Pool {
     }
 };
 
+// One for each instruction set.
 struct Contexts {
-    std::vector<negcos_context_options> options;
-    std::vector<negcos_context*> all;
+    std::vector<const char*> isas;
+    std::vector<Owner<negcos_context>> all;
     Contexts() {
-        for (int32_t k = 0; k < negcos_isa_count(); ++k) {
-            if (!negcos_isa_available(negcos_isa_name(k))) continue;
-            negcos_context_options_init(&options.emplace_back(), sizeof(negcos_context_options));
-            options.back().isa = negcos_isa_name(k);
-            options.back().threading = NEGCOS_THREADING_SERIAL;
-            options.back().workspace_limit = 64 << 20;  // of billions of rounds
-            if (negcos_context_create(&options.back(), &all.emplace_back())) broken("no context");
-        }
+        for (int32_t k = 0; k < negcos_isa_count(); ++k)
+            if (negcos_isa_available(negcos_isa_name(k))) isas.push_back(negcos_isa_name(k));
+        for (size_t k = 0; k < isas.size(); ++k) all.push_back(another(k));
     }
-    ~Contexts() {
-        for (negcos_context* context : all) negcos_context_destroy(context);
+    // Which has no memory yet.
+    Owner<negcos_context> another(size_t isa) const {
+        negcos_context_options options;
+        negcos_context_options_init(&options, sizeof options);
+        options.isa = isas[isa];
+        options.threading = NEGCOS_THREADING_SERIAL;
+        options.workspace_limit = 64 << 20;  // of billions of rounds
+        negcos_context* context = nullptr;
+        if (negcos_context_create(&options, &context)) broken("no context");
+        return Owner<negcos_context>{context};
     }
 };
 
 void evaluate(Input& input) {
     static const Contexts contexts;
+    const std::optional<uint64_t> starved = starving(input);
+    uint64_t count = 0;
     Source source(input);
     const int64_t B = input.ConsumeIntegralInRange(0, 9), H = input.ConsumeIntegralInRange(0, 2);
     const int64_t M = input.ConsumeBool() ? B : input.ConsumeIntegralInRange(0, 9);
@@ -300,8 +359,6 @@ void evaluate(Input& input) {
     const Block options_block = resized(input, options), batch_block = resized(input, batch);
     const uint32_t result_delta = input.ConsumeIntegralInRange(0, 63) == 0 ? 8 : 0;
 
-    const int64_t failing = input.ConsumeBool() ? input.ConsumeIntegralInRange(0, 7) : -1;
-
     std::string first, first_sentence;
     int32_t first_status = -1;
     for (size_t isa = 0; isa < contexts.all.size(); ++isa) {
@@ -323,8 +380,8 @@ void evaluate(Input& input) {
         result.struct_size = static_cast<uint32_t>(result_block.size);
         std::memcpy(result_block.bytes.get(), &result, sizeof result);
         const Block before = result_block.copy();
-        const auto call = [&](negcos_context* context) {
-            return negcos_evaluate(context, reinterpret_cast<const negcos_options*>(options_block.bytes.get()),
+        const auto call = [&](negcos_context& context) {
+            return negcos_evaluate(&context, reinterpret_cast<const negcos_options*>(options_block.bytes.get()),
                                    reinterpret_cast<const negcos_batch*>(batch_block.bytes.get()),
                                    reinterpret_cast<negcos_result*>(result_block.bytes.get()));
         };
@@ -338,21 +395,18 @@ void evaluate(Input& input) {
                     if (each.bytes[k] != 0xAB) broken("an output was written");
         };
 
-        negcos_context* fresh = nullptr;
-        int32_t status = NEGCOS_STATUS_OUT_OF_MEMORY;
-        bool failed = false;
-        if (failing >= 0) {
-            requests_before_one_fails = failing;
-            status = negcos_context_create(&contexts.options[isa], &fresh);
-            if (status == NEGCOS_STATUS_OK) status = call(fresh);
-            failed = *requests_before_one_fails < 0;
-            requests_before_one_fails.reset();
-            if (status == NEGCOS_STATUS_OUT_OF_MEMORY) {
-                if (!failed) broken("out of memory that was there");
-                check_failure(status);
+        Owner<negcos_context> fresh;
+        if (starved) {
+            if (isa == 0) {  // all make the same requests
+                const Owner<negcos_context> counted = contexts.another(isa);
+                count = requests_of([&] { call(*counted); });
+                std::memcpy(result_block.bytes.get(), before.bytes.get(), before.size);
+                for (const Block& each : outputs) std::memset(each.bytes.get(), 0xAB, each.size);
             }
+            fresh = contexts.another(isa);
+            if (starve(*starved, count, [&] { return call(*fresh); })) check_failure(NEGCOS_STATUS_OUT_OF_MEMORY);
         }
-        if (status == NEGCOS_STATUS_OUT_OF_MEMORY) status = call(fresh ? fresh : contexts.all[isa]);
+        const int32_t status = call(fresh ? *fresh : *contexts.all[isa]);
         std::string all;
         if (status == NEGCOS_STATUS_OK) {
             // the numbers, not the pointers
@@ -363,7 +417,6 @@ void evaluate(Input& input) {
             first_sentence = first_sentence.empty() ? negcos_last_error() : first_sentence;
             if (first_sentence != negcos_last_error()) broken("another sentence");
         }
-        negcos_context_destroy(fresh);
         if (first_status < 0) first_status = status, first = all;
         if (status != first_status) broken("another status");
         if (all != first) broken("other bits");
@@ -379,9 +432,25 @@ void sample(Input& input) {
     options.seed = input.ConsumeIntegral<uint64_t>();
     options.step = input.ConsumeIntegral<uint64_t>();
     const int64_t B = input.ConsumeIntegralInRange(0, 40), M = input.ConsumeIntegralInRange(0, 40);
+    const int64_t said_B = hostile(input, B), said_M = hostile(input, M);
     Block block(static_cast<size_t>(B * std::max(options.rounds, 0)) * 4);
     int32_t* negatives = reinterpret_cast<int32_t*>(block.bytes.get());
-    if (negcos_sample(contexts.all.front(), &options, hostile(input, B), hostile(input, M), negatives)) return;
+    const auto call = [&](negcos_context& context) {
+        return negcos_sample(&context, &options, said_B, said_M, negatives);
+    };
+    const auto check_failure = [&] {
+        for (size_t k = 0; k < block.size; ++k)
+            if (block.bytes[k] != 0xAB) broken("an output was written");
+    };
+    Owner<negcos_context> fresh;
+    if (const std::optional<uint64_t> which = starving(input)) {
+        const Owner<negcos_context> counted = contexts.another(0);
+        const uint64_t count = requests_of([&] { call(*counted); });
+        std::memset(block.bytes.get(), 0xAB, block.size);
+        fresh = contexts.another(0);
+        if (starve(*which, count, [&] { return call(*fresh); })) check_failure();
+    }
+    if (call(fresh ? *fresh : *contexts.all.front())) return check_failure();
     for (size_t k = 0; k < block.size / 4; ++k)
         if (negatives[k] < 0 || negatives[k] >= std::max(M, B)) broken("a negative out of range");
 }
@@ -401,11 +470,10 @@ void contexts(Input& input) {
     // Threads of a runtime are the tests' business: starting them takes longer than all else here.
     if (options.threading != NEGCOS_THREADING_SERIAL) options.threading = NEGCOS_THREADING_CALLBACK;
     const Block block = resized(input, options);
-    negcos_context* context = nullptr;
-    if (negcos_context_create(reinterpret_cast<const negcos_context_options*>(block.bytes.get()), &context)) {
-        if (context) broken("a context of a failure");
-        return;
-    }
+    const auto* given = reinterpret_cast<const negcos_context_options*>(block.bytes.get());
+    const Owner<negcos_context> context =
+        created<negcos_context>(input, [&](negcos_context** made) { return negcos_context_create(given, made); });
+    if (!context) return;
     std::vector<float> queries(70 * 20), documents(70 * 20), gradient(70 * 20, 7);
     Source source(input);
     for (float& x : queries) x = static_cast<float>(source.number());
@@ -421,12 +489,31 @@ void contexts(Input& input) {
     negcos_result result;
     negcos_result_init(&result, sizeof result);
     result.grad_documents = {gradient.data(), 70, 20, 20, NEGCOS_DTYPE_F32, 0};
-    const int32_t status = negcos_evaluate(context, &o, &batch, &result);
+    const int32_t status = negcos_evaluate(context.get(), &o, &batch, &result);
     if (status && status != NEGCOS_STATUS_WORKSPACE_LIMIT && status != NEGCOS_STATUS_THREADS) broken("another failure");
     if (status)
         for (const float x : gradient)
             if (x != 7) broken("an output was written");
-    negcos_context_destroy(context);
+}
+
+void count_ids(Input& input, negcos_frequency& estimator) {
+    for (int step = input.ConsumeIntegralInRange(0, 5); step > 0; --step) {
+        const std::vector<uint8_t> drawn =
+            input.ConsumeBytes<uint8_t>(static_cast<size_t>(input.ConsumeIntegralInRange(0, 9)));
+        const std::vector<int64_t> ids(drawn.begin(), drawn.end());
+        std::vector<double> log_probability(ids.size());
+        const int64_t count = static_cast<int64_t>(ids.size());
+        int32_t update = 0, estimate = 0;
+        const uint64_t needed = requests_of([&] {
+            update = negcos_frequency_update(&estimator, ids.data(), count);
+            estimate = negcos_frequency_log_probability(&estimator, ids.data(), count, log_probability.data());
+        });
+        if (needed != 0) broken("memory for counting");
+        if (update && update != NEGCOS_STATUS_VALUE) broken("update");  // beyond 2^53
+        if (estimate) broken("estimate");
+        for (const double p : log_probability)
+            if (!(p <= 0 && p > -100)) broken("no log of a probability");
+    }
 }
 
 void frequency(Input& input) {
@@ -439,21 +526,11 @@ void frequency(Input& input) {
     options.initial_gap = option(input, 0);
     options.seed = input.ConsumeIntegral<uint64_t>();
     const Block block = resized(input, options);
-    negcos_frequency* estimator = nullptr;
-    if (negcos_frequency_create(reinterpret_cast<const negcos_frequency_options*>(block.bytes.get()), &estimator))
-        return;
-    for (int step = input.ConsumeIntegralInRange(0, 5); step > 0; --step) {
-        const std::vector<uint8_t> drawn =
-            input.ConsumeBytes<uint8_t>(static_cast<size_t>(input.ConsumeIntegralInRange(0, 9)));
-        const std::vector<int64_t> ids(drawn.begin(), drawn.end());
-        std::vector<double> log_probability(ids.size());
-        const int64_t count = static_cast<int64_t>(ids.size());
-        if (negcos_frequency_update(estimator, ids.data(), count)) broken("update");
-        if (negcos_frequency_log_probability(estimator, ids.data(), count, log_probability.data())) broken("estimate");
-        for (const double p : log_probability)
-            if (!(p <= 0 && p > -100)) broken("no log of a probability");
-    }
-    negcos_frequency_destroy(estimator);
+    const auto* given = reinterpret_cast<const negcos_frequency_options*>(block.bytes.get());
+    const Owner<negcos_frequency> estimator =
+        created<negcos_frequency>(input, [&](negcos_frequency** made) { return negcos_frequency_create(given, made); });
+    if (!estimator) return;
+    count_ids(input, *estimator);
 }
 
 }  // namespace

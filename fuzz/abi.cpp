@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // libFuzzer over the C ABI: structs of any size with any fields, arrays of any numbers, in memory of exactly the size
-// that is promised. Each instruction set answers as scalar does, bit for bit; what fails writes nothing. In half the
-// runs every call that asks for memory is made first with one of its requests failing (the linker puts __wrap_X before
-// X), which it has to say, and then again.
+// that is promised, and files of estimators whose checksum is right. Each instruction set answers as scalar does, bit
+// for bit; what fails writes nothing. In half the runs calls that ask for memory are made first with one of their
+// requests failing (the linker puts __wrap_X before X), which they have to say, and then again.
 #include <fuzzer/FuzzedDataProvider.h>
 #include <negcos/negcos.h>
 
+#include <unistd.h>
+
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <new>
@@ -496,6 +501,52 @@ void contexts(Input& input) {
             if (x != 7) broken("an output was written");
 }
 
+// A file in memory, as each save waits for its disk.
+struct Scratch {
+    const std::string path = "/dev/shm/negcos_fuzz." + std::to_string(getpid());
+    Scratch() = default;
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    ~Scratch() { unlink(path.c_str()); }
+    void write(const std::string& bytes) const {
+        std::ofstream file(path, std::ios::binary);
+        if (!file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush()) broken("no file");
+    }
+    std::string read() const {
+        std::ifstream file(path, std::ios::binary);
+        return {std::istreambuf_iterator<char>(file), {}};
+    }
+};
+
+Owner<negcos_frequency> loaded(Input& input, const Scratch& file) {
+    return created<negcos_frequency>(input, [&](negcos_frequency** made) {
+        const int32_t status = negcos_frequency_load(file.path.c_str(), made);
+        if (status && status != NEGCOS_STATUS_IO && status != NEGCOS_STATUS_OUT_OF_MEMORY) broken("another failure");
+        return status;
+    });
+}
+
+std::string saved(Input& input, const negcos_frequency& estimator) {
+    const Scratch file;
+    const auto call = [&] { return negcos_frequency_save(&estimator, file.path.c_str()); };
+    if (const std::optional<uint64_t> which = starving(input)) {
+        const uint64_t count = requests_of(call);
+        file.write("before");
+        if (starve(*which, count, call) && file.read() != "before") broken("a file was written");
+    }
+    if (call()) broken("save");
+    return file.read();
+}
+
+// What is loaded again is the same estimator: it is saved as the same bytes.
+void saved_and_loaded(Input& input, const negcos_frequency& estimator) {
+    const std::string bytes = saved(input, estimator);
+    const Scratch file;
+    file.write(bytes);
+    const Owner<negcos_frequency> again = loaded(input, file);
+    if (!again || saved(input, *again) != bytes) broken("another estimator than was saved");
+}
+
 void count_ids(Input& input, negcos_frequency& estimator) {
     for (int step = input.ConsumeIntegralInRange(0, 5); step > 0; --step) {
         const std::vector<uint8_t> drawn =
@@ -531,6 +582,66 @@ void frequency(Input& input) {
         created<negcos_frequency>(input, [&](negcos_frequency** made) { return negcos_frequency_create(given, made); });
     if (!estimator) return;
     count_ids(input, *estimator);
+    saved_and_loaded(input, *estimator);
+}
+
+// A file that is whole but for what the input breaks: of another size, with a wrong checksum, with anything in it.
+void load(Input& input) {
+    const bool streaming = input.ConsumeBool();
+    const int64_t hashes = input.ConsumeIntegralInRange(1, 4), buckets = input.ConsumeIntegralInRange(1, 9);
+    constexpr uint64_t kMost = uint64_t{1} << 53;
+    const uint64_t total = input.ConsumeBool() ? input.ConsumeIntegralInRange<uint64_t>(0, 9)
+                                               : kMost - input.ConsumeIntegralInRange<uint64_t>(0, 9);
+    const auto gap = [&] { return std::bit_cast<uint64_t>(input.ConsumeFloatingPointInRange<double>(1, 0x1p53)); };
+    // As docs/frequency.md has it: "NEGCOSFQ", the version, options.
+    std::vector<uint64_t> words = {0x5146534F4347454Eu,
+                                   1 | uint64_t{!streaming} << 32,
+                                   static_cast<uint64_t>(hashes),
+                                   static_cast<uint64_t>(buckets),
+                                   std::bit_cast<uint64_t>(0.01),
+                                   streaming && input.ConsumeBool() ? gap() : 0,
+                                   input.ConsumeIntegral<uint64_t>(),
+                                   total};
+    for (int64_t k = hashes * buckets; k > 0; --k) {
+        words.push_back(input.ConsumeIntegralInRange<uint64_t>(0, total));
+        if (streaming) words.push_back(words.back() != 0 ? gap() : 0);
+    }
+    const int odd = std::max(input.ConsumeIntegralInRange(-4, 2), 0);
+    const bool wrong_sum = input.ConsumeIntegralInRange(0, 31) == 0, cut = input.ConsumeIntegralInRange(0, 15) == 0;
+    for (int k = odd; k > 0; --k) {
+        constexpr uint64_t kOdd[] = {0, 1, kMost, kMost + 1, UINT64_MAX, uint64_t{1} << 32, uint64_t{1} << 63};
+        uint64_t& word = words[input.ConsumeIntegralInRange<size_t>(0, words.size() - 1)];
+        const int how = input.ConsumeIntegralInRange(0, 3);
+        if (how == 0) word = input.ConsumeIntegral<uint64_t>();
+        if (how == 1) word = input.PickValueInArray(kOdd);
+        if (how == 2) word = std::bit_cast<uint64_t>(option(input, 0.5));
+        if (how == 3) word ^= uint64_t{1} << input.ConsumeIntegralInRange(0, 63);
+    }
+    uint64_t sum = 0;
+    for (const uint64_t word : words) {
+        sum ^= word;
+        sum = (sum ^ (sum >> 30)) * 0xBF58476D1CE4E5B9u;
+        sum = (sum ^ (sum >> 27)) * 0x94D049BB133111EBu;
+        sum ^= sum >> 31;
+    }
+    words.push_back(sum ^ uint64_t{wrong_sum});
+    std::string bytes(reinterpret_cast<const char*>(words.data()), 8 * words.size());
+    if (cut) bytes.resize(input.ConsumeIntegralInRange<size_t>(0, 2 * bytes.size()));
+
+    const Scratch file;
+    file.write(bytes);
+    const Owner<negcos_frequency> estimator = loaded(input, file);
+    if (!estimator && odd == 0 && !wrong_sum && !cut) broken("a whole file was refused");
+    if (!estimator) return;
+    const bool averages = words[1] >> 32 == NEGCOS_FREQUENCY_STREAMING;
+    for (size_t k = 8; k + 1 < words.size(); k += averages ? 2 : 1) {
+        if (words[k] > words[7]) broken("a bucket that was hit after the last step, or too often");
+        if (averages && (words[k] == 0 ? words[k + 1] != 0 : !(std::bit_cast<double>(words[k + 1]) >= 1)))
+            broken("an average that is none");
+    }
+    if (saved(input, *estimator) != bytes) broken("other bytes than were loaded");
+    count_ids(input, *estimator);
+    saved_and_loaded(input, *estimator);
 }
 
 }  // namespace
@@ -541,6 +652,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (what == 0) sample(input);
     if (what == 1) contexts(input);
     if (what == 2) frequency(input);
-    if (what > 2) evaluate(input);
+    if (what == 3) load(input);
+    if (what > 3) evaluate(input);
     return 0;
 }

@@ -743,14 +743,24 @@ TEST_SUITE("cli") {
         CHECK(elements<float>(good, 2, 3) == values);
 
         const std::string text = "{ \"shape\" : (2,3) ,'fortran_order':False, 'descr':'<f4'}";
-        for (const int major : {1, 2, 3}) {
+        const auto with_header = [](int major, const std::string& header, const std::string& data) {
             std::string bytes = "\x93NUMPY";
             bytes += static_cast<char>(major);
             bytes += '\0';
-            bytes += static_cast<char>(text.size());
-            bytes.append(major == 1 ? 1 : 3, '\0');
-            bytes += text + good.substr(good.size() - 24);
-            CHECK(elements<float>(bytes, 2, 3) == values);
+            for (int k = 0; k < (major == 1 ? 2 : 4); ++k) bytes += static_cast<char>(header.size() >> (8 * k));
+            return bytes + header + data;
+        };
+        const std::string data = good.substr(good.size() - 24), vast = "{'fortran_order':False,'descr':'<f4','shape':";
+        for (const int major : {1, 2, 3}) {
+            for (const std::string& header : {text, text + " \n\n", text + std::string(10000 - text.size(), ' ')})
+                CHECK(elements<float>(with_header(major, header, data), 2, 3) == values);
+            // What NumPy refuses as well: lines that are indented, a long header, a size beside 0 that cannot be.
+            for (const std::string& header :
+                 {"\n  " + text, text + "\n ", text + std::string(10001 - text.size(), ' ')})
+                CHECK_THROWS_AS(elements<float>(with_header(major, header, data), 2, 3), negcos::cli::NpyError);
+            CHECK_THROWS_AS(
+                elements<float>(with_header(major, vast + "(0, 2305843009213693952)}", ""), 0, int64_t{1} << 61),
+                negcos::cli::NpyError);
         }
         CHECK(elements<float>(npy(std::vector<float>{}, 0, 7), 0, 7).empty());
 

@@ -165,6 +165,11 @@ int64_t hostile(Input& input, int64_t value) {
     return input.ConsumeIntegralInRange(0, 63) == 0 ? input.PickValueInArray(kHostile) : value;
 }
 
+// How far an array is from where its elements may lie.
+size_t misaligned(Input& input, size_t element) {
+    return input.ConsumeIntegralInRange(0, 63) == 0 ? input.ConsumeIntegralInRange<size_t>(1, element - 1) : 0;
+}
+
 struct Shape {
     int64_t rows, cols, stride;
 };
@@ -311,12 +316,14 @@ void evaluate(Input& input) {
     if (H > 0 && input.ConsumeBool()) batch.hard_negatives = given(shape(B * H, d));
     const auto numbers = [&](auto value, int64_t count, auto&& draw) -> decltype(value)* {
         if (input.ConsumeIntegralInRange(0, 3) != 0) return nullptr;
-        inputs.emplace_back(static_cast<size_t>(count) * sizeof value);
+        const size_t off = misaligned(input, sizeof value);
+        unsigned char* const at =
+            inputs.emplace_back(off + static_cast<size_t>(count) * sizeof value).bytes.get() + off;
         for (int64_t k = 0; k < count; ++k) {
             value = static_cast<decltype(value)>(draw());
-            std::memcpy(&inputs.back().bytes[static_cast<size_t>(k) * sizeof value], &value, sizeof value);
+            std::memcpy(at + static_cast<size_t>(k) * sizeof value, &value, sizeof value);
         }
-        return reinterpret_cast<decltype(value)*>(inputs.back().bytes.get());
+        return reinterpret_cast<decltype(value)*>(at);
     };
     const auto row = [&] {
         const uint64_t drawn = source.next();
@@ -356,6 +363,7 @@ void evaluate(Input& input) {
     want(&negcos_result::grad_documents, shape(M, d));
     want(&negcos_result::grad_hard_negatives, shape(B * hard, d));
     const bool negatives = input.ConsumeBool() && usual_rounds && batch.queries.rows == B;
+    const size_t negatives_off = misaligned(input, 4);
     std::vector<negcos_matrix> said;
     for (const Wanted& each : arrays) {
         const negcos_const_matrix m = matrix(input, each.shape, dtype, nullptr);
@@ -376,8 +384,8 @@ void evaluate(Input& input) {
             result.*arrays[k].field = m;
         }
         if (negatives) {
-            outputs.emplace_back(static_cast<size_t>(B * count_rounds) * 4);
-            result.negatives = reinterpret_cast<int32_t*>(outputs.back().bytes.get());
+            outputs.emplace_back(negatives_off + static_cast<size_t>(B * count_rounds) * 4);
+            result.negatives = reinterpret_cast<int32_t*>(outputs.back().bytes.get() + negatives_off);
         }
         result.loss = -3;
         Block result_block(sizeof result + result_delta);
@@ -438,8 +446,9 @@ void sample(Input& input) {
     options.step = input.ConsumeIntegral<uint64_t>();
     const int64_t B = input.ConsumeIntegralInRange(0, 40), M = input.ConsumeIntegralInRange(0, 40);
     const int64_t said_B = hostile(input, B), said_M = hostile(input, M);
-    Block block(static_cast<size_t>(B * std::max(options.rounds, 0)) * 4);
-    int32_t* negatives = reinterpret_cast<int32_t*>(block.bytes.get());
+    const size_t off = misaligned(input, 4);
+    Block block(off + static_cast<size_t>(B * std::max(options.rounds, 0)) * 4);
+    int32_t* negatives = reinterpret_cast<int32_t*>(block.bytes.get() + off);
     const auto call = [&](negcos_context& context) {
         return negcos_sample(&context, &options, said_B, said_M, negatives);
     };
@@ -456,7 +465,7 @@ void sample(Input& input) {
         if (starve(*which, count, [&] { return call(*fresh); })) check_failure();
     }
     if (call(fresh ? *fresh : *contexts.all.front())) return check_failure();
-    for (size_t k = 0; k < block.size / 4; ++k)
+    for (size_t k = 0; k < (block.size - off) / 4; ++k)
         if (negatives[k] < 0 || negatives[k] >= std::max(M, B)) broken("a negative out of range");
 }
 
@@ -551,19 +560,27 @@ void count_ids(Input& input, negcos_frequency& estimator) {
     for (int step = input.ConsumeIntegralInRange(0, 5); step > 0; --step) {
         const std::vector<uint8_t> drawn =
             input.ConsumeBytes<uint8_t>(static_cast<size_t>(input.ConsumeIntegralInRange(0, 9)));
-        const std::vector<int64_t> ids(drawn.begin(), drawn.end());
-        std::vector<double> log_probability(ids.size());
-        const int64_t count = static_cast<int64_t>(ids.size());
+        const int64_t count = static_cast<int64_t>(drawn.size());
+        const size_t ids_off = misaligned(input, 8), log_off = misaligned(input, 8);
+        const Block ids_block(ids_off + 8 * drawn.size()), log_block(log_off + 8 * drawn.size());
+        for (size_t k = 0; k < drawn.size(); ++k) {
+            const int64_t id = drawn[k];
+            std::memcpy(&ids_block.bytes[ids_off + 8 * k], &id, 8);
+        }
+        const int64_t* ids = reinterpret_cast<const int64_t*>(ids_block.bytes.get() + ids_off);
+        double* log_probability = reinterpret_cast<double*>(log_block.bytes.get() + log_off);
         int32_t update = 0, estimate = 0;
         const uint64_t needed = requests_of([&] {
-            update = negcos_frequency_update(&estimator, ids.data(), count);
-            estimate = negcos_frequency_log_probability(&estimator, ids.data(), count, log_probability.data());
+            update = negcos_frequency_update(&estimator, ids, count);
+            estimate = negcos_frequency_log_probability(&estimator, ids, count, log_probability);
         });
         if (needed != 0) broken("memory for counting");
-        if (update && update != NEGCOS_STATUS_VALUE) broken("update");  // beyond 2^53
-        if (estimate) broken("estimate");
-        for (const double p : log_probability)
-            if (!(p <= 0 && p > -100)) broken("no log of a probability");
+        if (update && update != NEGCOS_STATUS_VALUE) broken("update");  // beyond 2^53, or not aligned
+        if (estimate && ids_off == 0 && log_off == 0) broken("estimate");
+        for (size_t k = 0; k < log_block.size; ++k)
+            if (estimate && log_block.bytes[k] != 0xAB) broken("an output was written");
+        for (int64_t k = 0; k < count && !estimate; ++k)
+            if (!(log_probability[k] <= 0 && log_probability[k] > -100)) broken("no log of a probability");
     }
 }
 

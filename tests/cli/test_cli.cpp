@@ -654,6 +654,20 @@ TEST_SUITE("cli") {
         CHECK(in.run("loss q.npy d.npy --json > /dev/full") == 2);
     }
 
+    TEST_CASE("cli: what a terminal would obey is not printed") {
+        Inputs in;
+        const std::string letters = "\xc3\x9b \xe2\x82\xac \xf0\x9f\x90\x9f \xc2\xa9";
+        const std::vector<std::pair<std::string, std::string>> names = {{"a\x1b[1mb\x7f", "a?[1mb?"},
+                                                                        {"a\xc2\x9b[", "a?["},
+                                                                        {"a\x9b[", "a?["},
+                                                                        {"\xe2\xc2\x9b", "\xe2?"},
+                                                                        {letters, letters}};
+        for (const auto& [name, shown] : names) {
+            CHECK(in.run("loss q.npy '" + name + "'") == 2);
+            CHECK(in.error == "negcos: " + shown + ": No such file or directory\n");
+        }
+    }
+
     TEST_CASE("cli: a disk that is full in the middle of a file, and a folder that takes none") {
         Inputs in;
         // 512 bytes a file, as if there were no more.

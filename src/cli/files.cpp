@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -53,18 +54,13 @@ bool write_all(int fd, const void* data, size_t size) {
     return true;
 }
 
-// By read() and not by mmap(): a file that shrinks meanwhile must not kill the process.
-std::vector<std::byte> read_file(const std::string& path) {
-    const Descriptor file(path, O_RDONLY);
-    if (!file) fail_errno(path);
-    struct stat status;
-    if (fstat(file.get(), &status) != 0) fail_errno(path);
-    // One byte more than a regular file has, so that its end is seen without growing.
-    std::vector<std::byte> bytes(S_ISREG(status.st_mode) ? static_cast<size_t>(status.st_size) + 1 : 65536);
-    size_t have = 0;
-    for (;;) {
-        if (have == bytes.size()) bytes.resize(2 * have);
-        const ssize_t got = read(file.get(), bytes.data() + have, bytes.size() - have);
+// Reads on until there are `size` bytes or the file ends, in memory that grows with what comes. By read() and not by
+// mmap(): a file that shrinks meanwhile must not kill the process.
+void read_until(const std::string& path, int fd, uint64_t size, std::vector<std::byte>& bytes) {
+    size_t have = bytes.size();
+    while (have < size) {
+        if (have == bytes.size()) bytes.resize(std::min<uint64_t>(size, std::max<uint64_t>(2 * have, kNpyBeginning)));
+        const ssize_t got = read(fd, bytes.data() + have, bytes.size() - have);
         if (got == 0) break;
         if (got > 0)
             have += static_cast<size_t>(got);
@@ -72,7 +68,6 @@ std::vector<std::byte> read_file(const std::string& path) {
             fail_errno(path);
     }
     bytes.resize(have);
-    return bytes;
 }
 
 // Where a path leads: the file itself when it exists, else its canonical name.
@@ -115,10 +110,28 @@ void write_output(const Output& output, const std::string& path, int flags) {
 
 Array read_array(const std::string& path, std::initializer_list<NpyType> accepted, NpyShape expected) {
     try {
-        Array array{{}, read_file(path)};
-        array.header = parse_npy(array.bytes, accepted, expected);
+        const Descriptor file(path, O_RDONLY);
+        struct stat status;
+        if (!file || fstat(file.get(), &status) != 0) fail_errno(path);
+        Array array;
+        std::vector<std::byte>& bytes = array.bytes;
+        read_until(path, file.get(), kNpyBeginning, bytes);
+        // What is no array, or not as large as it says, is refused before it takes memory.
+        std::optional<uint64_t> size;
+        if (bytes.size() < kNpyBeginning)
+            size = bytes.size();
+        else if (S_ISREG(status.st_mode))
+            size = std::max<uint64_t>(static_cast<uint64_t>(status.st_size), bytes.size());
+        const NpyHeader header = parse_npy_beginning(bytes, size, accepted, expected);
+        const uint64_t elements =
+            static_cast<uint64_t>(header.rows) * static_cast<uint64_t>(header.cols) * npy_size(header.type);
+        // One byte more shows that the file does not end there.
+        const uint64_t most = header.offset + elements + 1;
+        if (size) bytes.reserve(most);
+        read_until(path, file.get(), most, bytes);
+        array.header = parse_npy(bytes, accepted, expected);
         if (array.header.offset % npy_size(array.header.type) != 0) {
-            array.bytes.erase(array.bytes.begin(), array.bytes.begin() + static_cast<ptrdiff_t>(array.header.offset));
+            bytes.erase(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(array.header.offset));
             array.header.offset = 0;
         }
         return array;

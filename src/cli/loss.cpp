@@ -29,6 +29,15 @@ negcos_const_matrix view_of(const Array& array) {
     return {array.data(), h.rows, h.cols, h.cols, dtype_of_file(h.type), 0};
 }
 
+// Rows without columns have no size that a file would have to back: any number of them would be believed.
+Array read_matrix(const std::string& path) {
+    Array array = read_array(path, kFloats);
+    const NpyHeader& h = array.header;
+    if (h.rows > 0 && h.cols == 0)
+        throw Failure(path + ": its shape is (" + std::to_string(h.rows) + ", 0), expected at least 1 column");
+    return array;
+}
+
 // An output array on its way into a file; nothing when the option is absent.
 struct Target {
     const char* option;
@@ -210,10 +219,10 @@ void compute(const LossArguments& a) {
     for (const Target* target : targets) outputs.push_back({target->option, *target->path, {}, {}});
     check_outputs(inputs, outputs);
 
-    const Array queries = read_array(a.queries, kFloats), documents = read_array(a.documents, kFloats);
+    const Array queries = read_matrix(a.queries), documents = read_matrix(a.documents);
     std::optional<Array> negatives, hard_negatives;
     if (a.negatives) negatives = read_array(*a.negatives, {NpyType::i4});
-    if (a.hard_negatives) hard_negatives = read_array(*a.hard_negatives, kFloats);
+    if (a.hard_negatives) hard_negatives = read_matrix(*a.hard_negatives);
     const NpyType type = queries.header.type;
     const auto check_type = [&](const std::string& path, const Array& array) {
         if (array.header.type != type)

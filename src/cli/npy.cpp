@@ -14,7 +14,6 @@ static_assert(std::endian::native == std::endian::little, "elements are read and
 
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kAlignment = 64;
-constexpr size_t kMostHeader = 10000;  // NumPy's max_header_size
 
 // Text out of a file, short enough for a message.
 std::string quoted(std::string_view text) {
@@ -192,7 +191,12 @@ size_t npy_size(NpyType type) noexcept {
 }
 
 NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyType> accepted, NpyShape expected) {
-    const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
+    return parse_npy_beginning(file, file.size(), accepted, expected);
+}
+
+NpyHeader parse_npy_beginning(std::span<const std::byte> beginning, std::optional<uint64_t> size,
+                              std::initializer_list<NpyType> accepted, NpyShape expected) {
+    const std::string_view bytes(reinterpret_cast<const char*>(beginning.data()), beginning.size());
     const auto byte_at = [&](size_t i) { return static_cast<uint8_t>(bytes[i]); };
     if (!bytes.starts_with(kMagic)) throw NpyError(bytes.empty() ? "the file is empty" : "not a .npy file");
     if (bytes.size() < kMagic.size() + 2) throw NpyError("the file ends inside its header");
@@ -205,12 +209,12 @@ NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyTy
     if (bytes.size() < start) throw NpyError("the file ends inside its header");
     size_t length = 0;
     for (size_t i = 0; i < length_size; ++i) length |= static_cast<size_t>(byte_at(8 + i)) << (8 * i);
-    if (length > bytes.size() - start)
+    if (size && length > *size - start)
         throw NpyError("its header claims " + std::to_string(length) + " bytes, but the file has only " +
-                       std::to_string(bytes.size() - start) + " more");
-    if (length > kMostHeader)
+                       std::to_string(*size - start) + " more");
+    if (length > kNpyMostHeader)
         throw NpyError("its header has " + std::to_string(length) + " bytes, expected at most " +
-                       std::to_string(kMostHeader));
+                       std::to_string(kNpyMostHeader));
 
     Dictionary dictionary(bytes.substr(start, length));
     dictionary.parse();
@@ -225,16 +229,16 @@ NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyTy
         throw NpyError("its shape is " + quoted(shape.text) + ", expected (N,) or (N, 1)");
     if (*dictionary.fortran_order) throw NpyError("it is in Fortran order, expected C order (fortran_order: False)");
 
-    const size_t offset = start + length, have = bytes.size() - offset;
+    const size_t offset = start + length;
     // As NumPy, beside a size of 0 as well.
     int64_t needed = 0;
     if (__builtin_mul_overflow(std::max<int64_t>(rows, 1), std::max<int64_t>(cols, 1), &needed) ||
         __builtin_mul_overflow(needed, npy_size(type), &needed))
         throw NpyError("its shape " + quoted(shape.text) + " is larger than the address space");
     if (rows == 0 || cols == 0) needed = 0;
-    if (static_cast<uint64_t>(needed) != have)
-        throw NpyError(std::to_string(have) + " bytes of elements, expected " + std::to_string(needed) + " for shape " +
-                       quoted(shape.text) + " of '" + npy_descr(type) + "'");
+    if (size && static_cast<uint64_t>(needed) != *size - offset)
+        throw NpyError(std::to_string(*size - offset) + " bytes of elements, expected " + std::to_string(needed) +
+                       " for shape " + quoted(shape.text) + " of '" + npy_descr(type) + "'");
     return {type, rows, cols, offset};
 }
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -36,6 +37,13 @@ struct NpyHeader {
 // Format versions 1.0, 2.0 and 3.0. Throws NpyError unless `file` is a whole file with elements of an accepted type.
 NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyType> accepted,
                     NpyShape expected = NpyShape::matrix);
+
+// The same of a file of which `beginning` is the start: this much of it, or all that there is. Its whole size is
+// checked where it is known.
+inline constexpr size_t kNpyMostHeader = 10000;  // NumPy's max_header_size
+inline constexpr size_t kNpyBeginning = 12 + kNpyMostHeader;
+NpyHeader parse_npy_beginning(std::span<const std::byte> beginning, std::optional<uint64_t> size,
+                              std::initializer_list<NpyType> accepted, NpyShape expected = NpyShape::matrix);
 
 // Everything before the elements, version 1.0, padded so that they start at a multiple of 64.
 std::string npy_preamble(NpyType type, int64_t rows, int64_t cols);

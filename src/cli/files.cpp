@@ -2,10 +2,12 @@
 #include "files.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -25,7 +27,8 @@ namespace fs = std::filesystem;
 
 class Descriptor {
 public:
-    Descriptor(const std::string& path, int flags) : fd_(open(path.c_str(), flags | O_CLOEXEC, 0666)) {}
+    Descriptor(const std::string& path, int flags) : fd_(open(path.c_str(), flags | O_CLOEXEC)) {}
+    explicit Descriptor(int fd) : fd_(fd) {}
     Descriptor(const Descriptor&) = delete;
     Descriptor& operator=(const Descriptor&) = delete;
     ~Descriptor() {
@@ -44,10 +47,9 @@ bool write_all(int fd, const void* data, size_t size) {
     const char* at = static_cast<const char*>(data);
     while (size > 0) {
         const ssize_t written = write(fd, at, size);
-        if (written < 0) {
-            if (errno == EINTR) continue;
-            return false;
-        }
+        if (written < 0 && errno == EINTR) continue;
+        if (written == 0) errno = EIO;  // no device is known to do so, and none is tried for ever
+        if (written <= 0) return false;
         at += written;
         size -= static_cast<size_t>(written);
     }
@@ -70,41 +72,120 @@ void read_until(const std::string& path, int fd, uint64_t size, std::vector<std:
     bytes.resize(have);
 }
 
+// Where a path leads through symbolic links, also when nothing is there yet.
+fs::path destination(fs::path path) {
+    constexpr int kMostLinks = 40;  // as the kernel's
+    for (int k = 0; k < kMostLinks; ++k) {
+        std::error_code error;
+        const fs::path next = fs::read_symlink(path, error);
+        if (error) break;
+        path = path.parent_path() / next;
+    }
+    return path;
+}
+
+// Whether something is there.
+bool find(const std::string& what, const std::string& path, struct stat& status) {
+    if (stat(path.c_str(), &status) == 0) return true;
+    if (errno != ENOENT) fail_errno(what);
+    return false;
+}
+
 // Where a path leads: the file itself when it exists, else its canonical name.
 struct Identity {
     std::string label;
     std::optional<std::pair<dev_t, ino_t>> file;
     fs::path path;
+    bool shared = false;  // by any number of outputs: a character device
 
-    bool operator==(const Identity& other) const { return file == other.file && (file || path == other.path); }
+    bool operator==(const Identity& other) const {
+        return !shared && file == other.file && (file || path == other.path);
+    }
 };
 
 Identity identify(std::string label, const std::string& path) {
-    Identity identity{std::move(label), {}, {}};
+    Identity identity{std::move(label), {}, {}, false};
     struct stat status;
-    if (stat(path.c_str(), &status) == 0) {
+    if (find(identity.label, path, status)) {
         if (S_ISDIR(status.st_mode)) throw Failure(identity.label + " is a directory");
         identity.file = {status.st_dev, status.st_ino};
+        identity.shared = S_ISCHR(status.st_mode);
     } else {
         std::error_code error;
-        identity.path = fs::weakly_canonical(path, error);
+        identity.path = fs::weakly_canonical(fs::absolute(destination(path)), error);
         if (error) identity.path = fs::path(path).lexically_normal();
     }
     return identity;
 }
 
-void write_output(const Output& output, const std::string& path, int flags) {
-    const std::string what = output.option + " " + output.path;
-    Descriptor file(path, O_WRONLY | flags);
-    if (!file) fail_errno(what);
-    if (!write_all(file.get(), output.preamble.data(), output.preamble.size()) ||
-        !write_all(file.get(), output.elements.data(), output.elements.size()) || !file.close_checked()) {
-        const int error = errno;
-        if (flags & O_EXCL) unlink(path.c_str());
-        errno = error;
-        fail_errno(what);
+bool write_output(const Output& output, int fd) {
+    return write_all(fd, output.preamble.data(), output.preamble.size()) &&
+           write_all(fd, output.elements.data(), output.elements.size());
+}
+
+// With who may read and write it, and as far as possible whose it is.
+bool copy_rights(const struct stat& from, int fd) {
+    const bool given = fchown(fd, from.st_uid, from.st_gid) == 0;
+    return fchmod(fd, from.st_mode & (given ? 07777 : 0777)) == 0;
+}
+
+// What renameat2() says of a file system, or a kernel, that has no more than rename().
+bool lacks_flags(int error) noexcept {
+    return error == EINVAL || error == ENOSYS;
+}
+
+// One file for the other, at once; where the file system cannot do that, one steps aside.
+bool exchange(const char* one, const char* other, const char* aside) noexcept {
+    if (renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) == 0) return true;
+    if (!lacks_flags(errno) || std::rename(other, aside) != 0) return false;
+    if (std::rename(one, other) == 0) {
+        if (std::rename(aside, one) == 0) return true;
+        std::rename(other, one);
+    }
+    const int error = errno;
+    std::rename(aside, other);
+    errno = error;
+    return false;
+}
+
+constexpr int kSignals[] = {SIGHUP, SIGINT, SIGTERM};
+
+sigset_t all_signals() noexcept {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int signal : kSignals) sigaddset(&signals, signal);
+    return signals;
+}
+
+// What a signal takes back, and who is at it: the handler, on whatever thread it runs, or a change of names.
+OutputFiles* current = nullptr;
+std::atomic_flag busy;
+
+void take_turn() noexcept {
+    while (busy.test_and_set(std::memory_order_acquire)) {
     }
 }
+
+// While it lives, signals wait.
+class Uninterrupted {
+public:
+    Uninterrupted() noexcept {
+        const sigset_t signals = all_signals();
+        pthread_sigmask(SIG_BLOCK, &signals, &before_);
+        take_turn();
+    }
+    Uninterrupted(const Uninterrupted&) = delete;
+    Uninterrupted& operator=(const Uninterrupted&) = delete;
+    ~Uninterrupted() {
+        const int error = errno;
+        busy.clear(std::memory_order_release);
+        pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+        errno = error;
+    }
+
+private:
+    sigset_t before_;
+};
 
 }  // namespace
 
@@ -153,51 +234,126 @@ void check_outputs(std::span<const std::string> inputs, std::span<const Output> 
     for (const std::string& input : inputs) taken.push_back(identify("the input " + input, input));
     struct stat status;
     if (fstat(STDOUT_FILENO, &status) == 0 && S_ISREG(status.st_mode))
-        taken.push_back({"standard output", {{status.st_dev, status.st_ino}}, {}});
+        taken.push_back({"standard output", {{status.st_dev, status.st_ino}}, {}, false});
     for (const Output& output : outputs) {
         Identity identity = identify(output.option + " " + output.path, output.path);
         for (const Identity& other : taken)
             if (identity == other) throw Failure(identity.label + " is the same file as " + other.label);
+        // It would be renamed over, which asks nothing of the file itself.
+        if (identity.file && faccessat(AT_FDCWD, output.path.c_str(), W_OK, AT_EACCESS) != 0)
+            fail_errno(identity.label);
         taken.push_back(std::move(identity));
     }
 }
 
+bool OutputFiles::Staged::place() const noexcept {
+    if (replaces) return exchange(temporary.c_str(), path.c_str(), aside.c_str());
+    // What has come into the place meanwhile stays, where the file system can tell.
+    return renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) == 0 ||
+           (lacks_flags(errno) && std::rename(temporary.c_str(), path.c_str()) == 0);
+}
+
+bool OutputFiles::Staged::take_back() const noexcept {
+    return replaces ? exchange(temporary.c_str(), path.c_str(), aside.c_str())
+                    : std::rename(path.c_str(), temporary.c_str()) == 0;
+}
+
+OutputFiles::OutputFiles() {
+    const Uninterrupted now;
+    current = this;
+    for (const int signal : kSignals) {
+        struct sigaction action;
+        // What nohup has turned off stays so.
+        if (sigaction(signal, nullptr, &action) != 0 || action.sa_handler != SIG_DFL) continue;
+        action.sa_handler = interrupted;
+        action.sa_mask = all_signals();
+        action.sa_flags = SA_RESETHAND;
+        sigaction(signal, &action, nullptr);
+    }
+}
+
 OutputFiles::~OutputFiles() {
-    for (const Staged& file : staged_) unlink(file.temporary.c_str());
+    const Uninterrupted now;
+    undo();
+    current = nullptr;
+}
+
+// Nothing but system calls: it runs in a signal handler too.
+void OutputFiles::undo() noexcept {
+    for (Staged& file : staged_) {
+        if (file.placed && !file.take_back()) continue;  // what was replaced is beside its place, at least
+        file.placed = false;
+        unlink(file.temporary.c_str());
+    }
+}
+
+// The handler is the default one by now, so that the signal ends the process as soon as this returns.
+void OutputFiles::interrupted(int signal) noexcept {
+    take_turn();
+    if (current) current->undo();
+    raise(signal);
+}
+
+// Opens a new file beside its place. Names that are taken were left behind by processes that were killed. They are
+// short, as a file's own may be as long as the file system has them.
+int OutputFiles::create(Staged file, mode_t mode) {
+    const fs::path folder = fs::path(file.path).parent_path();
+    const std::string name = ".negcos." + std::to_string(getpid()) + ".";
+    const Uninterrupted now;
+    for (unsigned n = 0;; ++n) {
+        file.temporary = (folder / (name + std::to_string(n))).string();
+        file.aside = file.temporary + "~";
+        if (access(file.aside.c_str(), F_OK) == 0) continue;
+        const int fd = open(file.temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        if (fd < 0 && errno == EEXIST) continue;
+        if (fd >= 0) staged_.push_back(std::move(file));
+        return fd;
+    }
 }
 
 void OutputFiles::stage(std::span<const Output> outputs) {
     std::vector<const Output*> in_place;
-    staged_.reserve(outputs.size());
+    {
+        const Uninterrupted now;
+        staged_.reserve(outputs.size());
+    }
     for (const Output& output : outputs) {
-        std::string path = output.path;
+        const std::string what = output.option + " " + output.path;
         struct stat status;
-        if (stat(path.c_str(), &status) == 0) {
-            if (!S_ISREG(status.st_mode)) {
-                in_place.push_back(&output);
-                continue;
-            }
-            // What a symbolic link points to is replaced, not the link.
-            std::error_code error;
-            if (const fs::path real = fs::canonical(path, error); !error) path = real.string();
+        const bool there = find(what, output.path, status);
+        if (there && !S_ISREG(status.st_mode)) {
+            in_place.push_back(&output);
+            continue;
         }
-        Staged file{output.option, path + ".tmp." + std::to_string(getpid()), path};
-        write_output(output, file.temporary, O_CREAT | O_EXCL);
-        staged_.push_back(std::move(file));
+        // What a symbolic link points to is replaced, not the link.
+        Descriptor to(
+            create({what, destination(output.path).string(), {}, {}, there}, there ? status.st_mode & 0777 : 0666));
+        // On the disk, so that its name cannot get there first. Some file systems report a full disk only here.
+        if (!to || (there && !copy_rights(status, to.get())) || !write_output(output, to.get()) ||
+            fsync(to.get()) != 0 || !to.close_checked())
+            fail_errno(what);
     }
     // Last, since this cannot be taken back.
-    for (const Output* output : in_place) write_output(*output, output->path, 0);
+    for (const Output* output : in_place) {
+        Descriptor to(output->path, O_WRONLY);
+        if (!to || !write_output(*output, to.get()) || !to.close_checked())
+            fail_errno(output->option + " " + output->path);
+    }
 }
 
+// What fails here is taken back with all before it, by the destructor.
 void OutputFiles::commit() {
-    for (size_t done = 0; done < staged_.size(); ++done) {
-        const Staged& file = staged_[done];
-        if (std::rename(file.temporary.c_str(), file.path.c_str()) == 0) continue;
-        const int error = errno;
-        for (size_t i = 0; i < done; ++i) unlink(staged_[i].path.c_str());
-        errno = error;
-        fail_errno(file.option + " " + file.path);
+    const Uninterrupted now;
+    for (Staged& file : staged_) {
+        file.placed = file.place();
+        if (!file.placed) fail_errno(file.what);
     }
+}
+
+void OutputFiles::keep() noexcept {
+    const Uninterrupted now;
+    for (const Staged& file : staged_)
+        if (file.replaces) unlink(file.temporary.c_str());
     staged_.clear();
 }
 

@@ -3,6 +3,8 @@
 // The command's files: arrays read whole into memory, and outputs that appear all together or not at all.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <initializer_list>
 #include <span>
@@ -41,25 +43,36 @@ struct Output {
     std::span<const std::byte> elements;
 };
 
-// Throws Failure when two outputs are one file, or an output is an input, standard output or a directory.
+// Throws Failure when two outputs are one file, or an output is an input, standard output, a directory or a file that
+// may not be written. Character devices, such as /dev/null, take any number of outputs.
 void check_outputs(std::span<const std::string> inputs, std::span<const Output> outputs);
 
-// Files written beside their places and renamed at the end. What is not a regular file (a device, a pipe) is written
-// in place by stage().
+// Files that appear all together or not at all, also where a signal ends the command. What is not a regular file (a
+// device, a pipe) is written in place by stage().
 class OutputFiles {
 public:
-    OutputFiles() = default;
+    OutputFiles();
     OutputFiles(const OutputFiles&) = delete;
     OutputFiles& operator=(const OutputFiles&) = delete;
-    ~OutputFiles();  // removes whatever was not renamed
+    ~OutputFiles();  // takes back what was not kept
 
-    void stage(std::span<const Output> outputs);
-    void commit();  // a failure removes those that are already in place
+    void stage(std::span<const Output> outputs);  // beside their places
+    void commit();                                // into their places
+    void keep() noexcept;                         // what they replaced is gone
 
 private:
+    // Until it is in its place, `temporary` names the new file, and then the replaced one.
     struct Staged {
-        std::string option, temporary, path;
+        std::string what, path, temporary, aside;
+        bool replaces, placed = false;
+
+        bool place() const noexcept;
+        bool take_back() const noexcept;
     };
+    int create(Staged file, mode_t mode);
+    void undo() noexcept;
+    static void interrupted(int signal) noexcept;
+
     std::vector<Staged> staged_;
 };
 

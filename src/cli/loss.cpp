@@ -297,6 +297,7 @@ void compute(const LossArguments& a) {
     const char* const objective = name_of(kObjectives, options.objective);
     const char* const dtype = name_of(kDtypes, batch.queries.dtype);
     const char* const threading = name_of(kThreadings, context_options.threading);
+    std::string text;
     if (a.json) {
         const nlohmann::ordered_json object = {{"loss", result.loss},
                                                {"accuracy", result.accuracy},
@@ -319,7 +320,7 @@ void compute(const LossArguments& a) {
                                                {"seed", options.seed},
                                                {"step", options.step},
                                                {"digest", digest_of(result, targets)}};
-        print(object.dump() + "\n");
+        text = object.dump() + "\n";
     } else {
         std::vector<std::pair<std::string, std::string>> lines = {
             {"loss", decimal(result.loss)},
@@ -341,9 +342,12 @@ void compute(const LossArguments& a) {
                                    {"zero rows", std::to_string(result.zero_rows)},
                                    {"excluded", std::to_string(result.excluded)},
                                    {"milliseconds", decimal(elapsed.count())}});
-        print(table(lines));
+        text = table(lines);
     }
+    // Nothing is said of files that are not there, and none stays of which nothing could be said.
     files.commit();
+    print(text);
+    files.keep();
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -56,6 +57,8 @@ struct Real {
     decltype(&::fsync) fsync;
     decltype(&::close) close;
     decltype(&::rename) rename;
+    decltype(&::renameat2) renameat2;
+    decltype(&::fchmod) fchmod;
 
     Real() {
         looking = true;
@@ -73,6 +76,8 @@ struct Real {
         find(fsync, "fsync");
         find(close, "close");
         find(rename, "rename");
+        find(renameat2, "renameat2");
+        find(fchmod, "fchmod");
         looking = false;
     }
     template <class Function>
@@ -111,6 +116,9 @@ int64_t disarm() {
     armed.store(kNone, std::memory_order_release);
     return calls;
 }
+bool no_exchange = false;
+void (*before_read)() = nullptr;
+
 int64_t live_blocks() {
     return live;
 }
@@ -182,11 +190,13 @@ int open(const char* path, int flags, ...) {
     return -1;
 }
 ssize_t read(int file, void* bytes, size_t size) {
+    if (faults::before_read) faults::before_read();
     if (!fails(faults::kFiles)) return real().read(file, bytes, size);
     errno = EIO;
     return -1;
 }
 ssize_t write(int file, const void* bytes, size_t size) {
+    if (fails(faults::kEmptyWrites)) return 0;
     if (!fails(faults::kFiles)) return real().write(file, bytes, size);
     errno = ENOSPC;
     return -1;
@@ -206,6 +216,16 @@ int close(int file) {
 int rename(const char* from, const char* to) noexcept {
     if (!fails(faults::kFiles)) return real().rename(from, to);
     errno = EACCES;
+    return -1;
+}
+int renameat2(int from_folder, const char* from, int to_folder, const char* to, unsigned flags) noexcept {
+    errno = faults::no_exchange ? EINVAL : EACCES;
+    if (faults::no_exchange || fails(faults::kFiles)) return -1;
+    return real().renameat2(from_folder, from, to_folder, to, flags);
+}
+int fchmod(int file, mode_t mode) noexcept {
+    if (!fails(faults::kFiles)) return real().fchmod(file, mode);
+    errno = EPERM;
     return -1;
 }
 

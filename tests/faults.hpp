@@ -9,8 +9,8 @@
 
 namespace faults {
 
-// kStrange: operator new, by an exception that no standard library throws.
-enum Kind { kMemory, kThreads, kFiles, kStrange, kKinds };
+// kStrange: operator new, by an exception that no standard library throws. kEmptyWrites: write(), by writing nothing.
+enum Kind { kMemory, kThreads, kFiles, kStrange, kEmptyWrites, kKinds };
 
 // From now on counts calls of a kind and lets the nth (from 0) fail, and all after it where `and_later`. Nothing fails
 // with nth = kNever.
@@ -18,6 +18,11 @@ constexpr int64_t kNever = INT64_MAX;
 void arm(Kind kind, int64_t nth, bool and_later = false);
 // How many calls there were since arm(); no more fail.
 int64_t disarm();
+
+// As a file system that can only rename.
+extern bool no_exchange;
+// Called before every read().
+extern void (*before_read)();
 
 // Blocks of memory that have been taken and not been given back, by whomever in this process.
 int64_t live_blocks();

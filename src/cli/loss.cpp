@@ -299,28 +299,33 @@ void compute(const LossArguments& a) {
     const char* const threading = name_of(kThreadings, context_options.threading);
     std::string text;
     if (a.json) {
-        const nlohmann::ordered_json object = {{"loss", result.loss},
-                                               {"accuracy", result.accuracy},
-                                               {"mean_reciprocal_rank", result.mean_reciprocal_rank},
-                                               {"grad_scale", result.grad_scale},
-                                               {"batch", rows},
-                                               {"documents", count},
-                                               {"dim", dim},
-                                               {"rounds", rounds},
-                                               {"dtype", dtype},
-                                               {"isa", context.isa()},
-                                               {"threads", context.threads()},
-                                               {"threading", threading},
-                                               {"zero_rows", result.zero_rows},
-                                               {"excluded", result.excluded},
-                                               {"milliseconds", elapsed.count()},
-                                               {"grad_bias", result.grad_bias},
-                                               {"objective", objective},
-                                               {"sampling", sampling},
-                                               {"seed", options.seed},
-                                               {"step", options.step},
-                                               {"digest", digest_of(result, targets)}};
-        text = object.dump() + "\n";
+        // Value by value: to give back a whole object, nlohmann_json takes memory, and ends the process where there is
+        // none.
+        const auto add = [&text](const char* key, const nlohmann::json& value) {
+            text.append(text.empty() ? "{\"" : ",\"").append(key).append("\":").append(value.dump());
+        };
+        add("loss", result.loss);
+        add("accuracy", result.accuracy);
+        add("mean_reciprocal_rank", result.mean_reciprocal_rank);
+        add("grad_scale", result.grad_scale);
+        add("batch", rows);
+        add("documents", count);
+        add("dim", dim);
+        add("rounds", rounds);
+        add("dtype", dtype);
+        add("isa", context.isa());
+        add("threads", context.threads());
+        add("threading", threading);
+        add("zero_rows", result.zero_rows);
+        add("excluded", result.excluded);
+        add("milliseconds", elapsed.count());
+        add("grad_bias", result.grad_bias);
+        add("objective", objective);
+        add("sampling", sampling);
+        add("seed", options.seed);
+        add("step", options.step);
+        add("digest", digest_of(result, targets));
+        text += "}\n";
     } else {
         std::vector<std::pair<std::string, std::string>> lines = {
             {"loss", decimal(result.loss)},

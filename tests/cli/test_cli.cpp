@@ -7,13 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "../half.hpp"
 #include "../harness.hpp"
@@ -660,70 +658,6 @@ TEST_SUITE("cli") {
         CHECK(in.run("loss q.npy d.npy --json > /dev/full") == 2);
     }
 
-    TEST_CASE("cli: what a terminal would obey is not printed") {
-        Inputs in;
-        const std::string letters = "\xc3\x9b \xe2\x82\xac \xf0\x9f\x90\x9f \xc2\xa9";
-        const std::vector<std::pair<std::string, std::string>> names = {{"a\x1b[1mb\x7f", "a?[1mb?"},
-                                                                        {"a\xc2\x9b[", "a?["},
-                                                                        {"a\x9b[", "a?["},
-                                                                        {"\xe2\xc2\x9b", "\xe2?"},
-                                                                        {letters, letters}};
-        for (const auto& [name, shown] : names) {
-            CHECK(in.run("loss q.npy '" + name + "'") == 2);
-            CHECK(in.error == "negcos: " + shown + ": No such file or directory\n");
-        }
-    }
-
-    TEST_CASE("cli: what has no end, or not the size that it claims, takes no memory") {
-        Inputs in;
-        const std::string q = read_file(in.path / "q.npy");
-        write_file(in.path / "sparse.npy", q);
-        fs::resize_file(in.path / "sparse.npy", uintmax_t{1} << 40);
-        std::string claims = q;
-        claims.replace(claims.find("(50, 19), }     "), 16, "(9999999999,9),}");
-        write_file(in.path / "claims.npy", claims);
-        write_file(in.path / "padded.npy", std::string("\x93NUMPY\2\0\0\0\1\0", 12) + std::string(1 << 17, ' '));
-        if (!watched) in.before = "ulimit -v 4000000; ";
-        for (const Mistake& mistake :
-             {Mistake{"loss /dev/zero d.npy", ": /dev/zero: not a .npy file\n"},
-              Mistake{"loss sparse.npy d.npy",
-                      ": sparse.npy: 1099511627648 bytes of elements, expected 3800 for shape "},
-              Mistake{"loss claims.npy d.npy",
-                      ": claims.npy: 3800 bytes of elements, expected 359999999964 for shape "},
-              Mistake{"loss padded.npy d.npy", ": padded.npy: its header has 65536 bytes, expected at most 10000\n"},
-              Mistake{"loss /dev/stdin d.npy < sparse.npy", "bytes of elements, expected 3800 for shape"}}) {
-            INFO(mistake.arguments);
-            CHECK(in.run(mistake.arguments) == 2);
-            INFO(in.error);
-            CHECK(in.error.find(mistake.named) != std::string::npos);
-        }
-        for (const auto& [input, named] : {std::pair("cat q.npy /dev/zero", " bytes of elements, expected 3800 for"),
-                                           std::pair("cat /dev/zero", ": /dev/stdin: not a .npy file\n")}) {
-            in.before = std::string(watched ? "" : "ulimit -v 4000000; ") + input + " | ";
-            CHECK(in.run("loss /dev/stdin d.npy") == 2);
-            INFO(in.error);
-            CHECK(in.error.find(named) != std::string::npos);
-        }
-        // A pipe that is a whole file, larger than what is read of it first.
-        write_file(in.path / "wide.npy", npy(std::vector<double>(50 * 1000, 1), 50, 1000));
-        in.before = "cat wide.npy | ";
-        CHECK(in.run("loss /dev/stdin wide.npy") == 0);
-    }
-
-    TEST_CASE("cli: rows without columns are refused, and empty shapes as NumPy has them") {
-        Folder folder;
-        write_file(folder.path / "e.npy", npy(std::vector<float>{}, 0, 0));
-        write_file(folder.path / "r.npy", npy(std::vector<float>{}, 2147483647, 0));
-        write_file(folder.path / "c.npy", npy(std::vector<float>{}, 0, INT64_MAX));
-        CHECK(folder.run("loss e.npy e.npy") == 0);
-        for (const char* line : {"loss r.npy r.npy", "loss e.npy r.npy", "loss e.npy e.npy --hard-negatives r.npy"}) {
-            CHECK(folder.run(line) == 2);
-            CHECK(folder.error == "negcos: r.npy: its shape is (2147483647, 0), expected at least 1 column\n");
-        }
-        CHECK(folder.run("loss c.npy c.npy") == 2);
-        CHECK(folder.error == "negcos: c.npy: its shape (0, 9223372036854775807) is larger than the address space\n");
-    }
-
     TEST_CASE("cli: a place that is taken at the last moment brings back what was replaced before it") {
         Inputs in;
         const std::string old = "old", fresh = "fresh";
@@ -854,6 +788,70 @@ TEST_SUITE("cli") {
         fs::remove(in.path.string() + ".out");
     }
 
+    TEST_CASE("cli: what has no end, or not the size that it claims, takes no memory") {
+        Inputs in;
+        const std::string q = read_file(in.path / "q.npy");
+        write_file(in.path / "sparse.npy", q);
+        fs::resize_file(in.path / "sparse.npy", uintmax_t{1} << 40);
+        std::string claims = q;
+        claims.replace(claims.find("(50, 19), }     "), 16, "(9999999999,9),}");
+        write_file(in.path / "claims.npy", claims);
+        write_file(in.path / "padded.npy", std::string("\x93NUMPY\2\0\0\0\1\0", 12) + std::string(1 << 17, ' '));
+        if (!watched) in.before = "ulimit -v 4000000; ";
+        for (const Mistake& mistake :
+             {Mistake{"loss /dev/zero d.npy", ": /dev/zero: not a .npy file\n"},
+              Mistake{"loss sparse.npy d.npy",
+                      ": sparse.npy: 1099511627648 bytes of elements, expected 3800 for shape "},
+              Mistake{"loss claims.npy d.npy",
+                      ": claims.npy: 3800 bytes of elements, expected 359999999964 for shape "},
+              Mistake{"loss padded.npy d.npy", ": padded.npy: its header has 65536 bytes, expected at most 10000\n"},
+              Mistake{"loss /dev/stdin d.npy < sparse.npy", "bytes of elements, expected 3800 for shape"}}) {
+            INFO(mistake.arguments);
+            CHECK(in.run(mistake.arguments) == 2);
+            INFO(in.error);
+            CHECK(in.error.find(mistake.named) != std::string::npos);
+        }
+        for (const auto& [input, named] : {std::pair("cat q.npy /dev/zero", " bytes of elements, expected 3800 for"),
+                                           std::pair("cat /dev/zero", ": /dev/stdin: not a .npy file\n")}) {
+            in.before = std::string(watched ? "" : "ulimit -v 4000000; ") + input + " | ";
+            CHECK(in.run("loss /dev/stdin d.npy") == 2);
+            INFO(in.error);
+            CHECK(in.error.find(named) != std::string::npos);
+        }
+        // A pipe that is a whole file, larger than what is read of it first.
+        write_file(in.path / "wide.npy", npy(std::vector<double>(50 * 1000, 1), 50, 1000));
+        in.before = "cat wide.npy | ";
+        CHECK(in.run("loss /dev/stdin wide.npy") == 0);
+    }
+
+    TEST_CASE("cli: rows without columns are refused, and empty shapes as NumPy has them") {
+        Folder folder;
+        write_file(folder.path / "e.npy", npy(std::vector<float>{}, 0, 0));
+        write_file(folder.path / "r.npy", npy(std::vector<float>{}, 2147483647, 0));
+        write_file(folder.path / "c.npy", npy(std::vector<float>{}, 0, INT64_MAX));
+        CHECK(folder.run("loss e.npy e.npy") == 0);
+        for (const char* line : {"loss r.npy r.npy", "loss e.npy r.npy", "loss e.npy e.npy --hard-negatives r.npy"}) {
+            CHECK(folder.run(line) == 2);
+            CHECK(folder.error == "negcos: r.npy: its shape is (2147483647, 0), expected at least 1 column\n");
+        }
+        CHECK(folder.run("loss c.npy c.npy") == 2);
+        CHECK(folder.error == "negcos: c.npy: its shape (0, 9223372036854775807) is larger than the address space\n");
+    }
+
+    TEST_CASE("cli: what a terminal would obey is not printed") {
+        Inputs in;
+        const std::string letters = "\xc3\x9b \xe2\x82\xac \xf0\x9f\x90\x9f \xc2\xa9";
+        const std::vector<std::pair<std::string, std::string>> names = {{"a\x1b[1mb\x7f", "a?[1mb?"},
+                                                                        {"a\xc2\x9b[", "a?["},
+                                                                        {"a\x9b[", "a?["},
+                                                                        {"\xe2\xc2\x9b", "\xe2?"},
+                                                                        {letters, letters}};
+        for (const auto& [name, shown] : names) {
+            CHECK(in.run("loss q.npy '" + name + "'") == 2);
+            CHECK(in.error == "negcos: " + shown + ": No such file or directory\n");
+        }
+    }
+
     TEST_CASE("cli: a disk that is full in the middle of a file, and a folder that takes none") {
         Inputs in;
         // 512 bytes a file, as if there were no more.
@@ -865,30 +863,6 @@ TEST_SUITE("cli") {
         CHECK(in.run("loss q.npy d.npy --losses l.npy --grad-queries /proc/g.npy") == 2);
         CHECK(in.error.find("--grad-queries /proc/g.npy: ") != std::string::npos);
         CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy"});
-    }
-
-    TEST_CASE("cli: a file that shrinks while it is read is refused, or was whole") {
-        Inputs in;
-        const std::string large = npy(std::vector<float>(4 << 20, 1), 1 << 20, 4);
-        int whole = 0;
-        for (int k = 0; k < 12; ++k) {
-            // Large enough to be read for milliseconds.
-            const std::string name = (in.path / "large.npy").string();
-            write_file(in.path / "large.npy", large);
-            std::thread shrinks([&] {
-                std::this_thread::sleep_for(std::chrono::milliseconds(3 * k));
-                CHECK(truncate(name.c_str(), 1 << 20) == 0);
-            });
-            const int status = in.run("loss large.npy large.npy --sampling shuffle --rounds 1 --losses l.npy");
-            shrinks.join();
-            INFO("attempt " << k << ": " << in.error);
-            CHECK((status == 0 || status == 2));
-            CHECK(in.files().count("l.npy") == (status == 0 ? 1 : 0));
-            CHECK(std::count(in.error.begin(), in.error.end(), '\n') == (status == 0 ? 0 : 1));
-            whole += status == 0;
-            fs::remove(in.path / "l.npy");
-        }
-        CHECK(whole < 12);
     }
 
     TEST_CASE("cli: the environment caps a default context, and its nonsense is an error") {

@@ -30,6 +30,9 @@ run() {
     for test in "$@"; do
         case $test in
             calls) programs="$programs tests/$test" ;;
+            cli) programs="$programs tests/cli/test_cli src/cli/negcos" ;;
+            npy) programs="$programs tests/cli/npy_describe" ;;
+            files) programs="$programs tests/cli/test_files" ;;
             *) programs="$programs tests/test_$test" ;;
         esac
     done
@@ -47,16 +50,16 @@ export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_err
 export NEGCOS_TEST_STEP=5
 case $what in
     address,undefined)
-        set_up -Db_sanitize=address,undefined
+        set_up -Db_sanitize=address,undefined -Dcommand=true
         run address oracle finite_differences published sampling errors edges half frequency variants variant_edges \
-            variant_errors kernels dispatch pairs footprint properties calls
+            variant_errors kernels dispatch pairs footprint properties calls cli npy
         # What the dynamic loader keeps of oneTBB's allocator is no leak; whole stacks tell it.
         echo 'leak:_dl_open' > "$folder/suppressions"
         export LSAN_OPTIONS="suppressions=$folder/suppressions:print_suppressions=0" ASAN_OPTIONS="$ASAN_OPTIONS:fast_unwind_on_malloc=0"
         # clang's sanitizer is linked into the program, where what lets memory fail would be in its way: fuzz/abi.cpp does it.
         case ${CXX:-} in
             *clang*) ;;
-            *) run address-fault fault ;;
+            *) run address-fault fault files ;;
         esac
         ;;
     thread)

@@ -62,7 +62,7 @@ std::vector<T> elements(const std::string& bytes, int64_t rows, int64_t cols) {
     CHECK(header.rows == rows);
     CHECK(header.cols == cols);
     std::vector<T> values(static_cast<size_t>(rows * cols));
-    std::memcpy(values.data(), bytes.data() + header.offset, values.size() * sizeof(T));
+    if (!values.empty()) std::memcpy(values.data(), bytes.data() + header.offset, values.size() * sizeof(T));
     return values;
 }
 

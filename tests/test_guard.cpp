@@ -380,7 +380,7 @@ void check_shapes(int64_t step) {
             REQUIRE(takes_tiles<T>(way, shape.rounds, shape.count, dim) == way.tiles);
             const Problem<T> p = part_of(problems[k], shape, way.positives);
             const Outputs<T> expected = harness::run(contexts.best(), p);
-            const bool more = step > 1 || random.below(8) == 0;
+            const bool more = step > 1 || random.below(16) == 0;
             for (const Side side : {Side::before, Side::behind, Side::neither}) {
                 if (side == Side::neither && !more) continue;
                 const int64_t offset = side == Side::neither ? number % static_cast<int64_t>(offsets.size()) : 0;

@@ -127,16 +127,24 @@ private:
     int before_ = PTHREAD_CANCEL_ENABLE;
 };
 
-// Everything that can throw is standard C++ running out of memory; anything else is a bug.
+// Of the exception at hand. Everything that can throw is standard C++ running out of memory; anything else is a bug.
+int32_t status_of_exception() noexcept {
+    try {
+        throw;
+    } catch (const std::bad_alloc&) {
+        return fail(NEGCOS_STATUS_OUT_OF_MEMORY, "out of memory");
+    } catch (...) {
+        return fail(NEGCOS_STATUS_INTERNAL, "an unexpected exception; please report this");
+    }
+}
+
 template <class Body>
 int32_t guarded(Body&& body) noexcept {
     const Uncancelled uncancelled;
     try {
         return body();
-    } catch (const std::bad_alloc&) {
-        return fail(NEGCOS_STATUS_OUT_OF_MEMORY, "out of memory");
     } catch (...) {
-        return fail(NEGCOS_STATUS_INTERNAL, "an unexpected exception; please report this");
+        return status_of_exception();
     }
 }
 

@@ -4,7 +4,7 @@
 
     branches.py ROOT WHOLE BUILD...     fails unless in the files of the folder WHOLE every branch was taken
 
-A template's branch counts in any of its instances. The edges on which an exception would leave are no branches of ours;
+Each instance of a template counts for itself in WHOLE, elsewhere any of them. The edges on which an exception would leave are no branches of ours;
 gcovr, up to 8.8 at least, counts them as never taken.
 """
 import collections
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 root, whole, builds = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3:]
-counts = collections.defaultdict(int)  # of (file, line, which of the line's branches)
+counts = collections.defaultdict(int)  # of (file, line, instance, which of the line's branches)
 for build in map(pathlib.Path, builds):
     for data in sorted(build.glob("*.p/*.gcda")):
         told = subprocess.run(["gcov", "--branch-probabilities", "--json-format", "--stdout", data.resolve()],
@@ -24,12 +24,14 @@ for build in map(pathlib.Path, builds):
             if not path.is_relative_to(root) or path.is_relative_to(build.resolve()):
                 continue
             for line in file["lines"]:
+                name = str(path.relative_to(root))
+                instance = line.get("function_name", "") if name.startswith(whole) else ""
                 for which, branch in enumerate(line["branches"]):
                     if not branch["throw"]:
-                        counts[str(path.relative_to(root)), line["line_number"], which] += branch["count"]
+                        counts[name, line["line_number"], instance, which] += branch["count"]
 
 lines = collections.defaultdict(lambda: collections.defaultdict(list))
-for (file, line, _), count in sorted(counts.items()):
+for (file, line, *_), count in sorted(counts.items()):
     lines[file][line].append(count > 0)
 print(f"{'file':<36} {'branches':>9} {'taken':>9}       lines with others")
 failed = False

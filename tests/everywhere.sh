@@ -62,9 +62,10 @@ else
     export NEGCOS_EMULATOR='qemu-aarch64 -L /usr/aarch64-linux-gnu'
     if "$root/tests/cross.sh" "$build/neon"; then
         emulated_suites neon "$build/neon" --suite unit --suite accuracy
-        emulated_suites neon-bits "$build/neon" --suite bits calls threads digests_f32 digests_f64
-        if [ -n "$slow" ]; then
-            emulated_suites neon-half "$build/neon" digests_f16 digests_bf16
+        if [ -z "$slow" ]; then
+            emulated_suites neon-bits "$build/neon" calls threads digests_f32 digests_f64
+        else
+            emulated_suites neon-bits "$build/neon" calls threads digests_f64 digests_f16
             threads=3
             emulated_suites neon-threads "$build/neon" digests_f32 digests_bf16
             threads=
@@ -75,7 +76,8 @@ else
     unset NEGCOS_EMULATOR
 fi
 
-# emulated PROCESSOR ISA: the same programs on an older processor, where ISA is the best that runs.
+# emulated PROCESSOR ISA TEST...: the same programs on an older processor, where ISA is the best that runs: the suite
+# unit, and these tests.
 emulated() {
     processor=$1 isa=$2
     shift 2
@@ -89,11 +91,14 @@ emulated() {
         return
     fi
     export NEGCOS_EMULATOR="qemu-x86_64 -cpu $processor" NEGCOS_EXPECTED_ISA="$isa"
-    emulated_suites "$processor" "$build" --wrapper "$root/tests/emulated.sh" "$@"
+    emulated_suites "$processor" "$build" --wrapper "$root/tests/emulated.sh" --suite unit
+    [ $# = 0 ] || emulated_suites "$processor-tests" "$build" --wrapper "$root/tests/emulated.sh" "$@"
     unset NEGCOS_EMULATOR NEGCOS_EXPECTED_ISA
 }
-emulated Haswell avx2 --suite unit ${slow:+--suite bits --suite accuracy}
-[ -z "$slow" ] || emulated Nehalem scalar --suite unit --suite bits --suite accuracy
+# The bits of instruction sets that this machine has are compared on it.
+# shellcheck disable=SC2086
+emulated Haswell avx2 ${slow:+calls threads accuracy elementary digests_f32 digests_f16}
+[ -z "$slow" ] || emulated Nehalem scalar calls threads accuracy
 
 # newer_xsimd SUITE: as xsimd is in that suite of Debian's, the same digests.
 newer_xsimd() {
@@ -108,7 +113,7 @@ newer_xsimd() {
     if PKG_CONFIG_PATH=$(cd "$folder/debian/lib/pkgconfig" && pwd) meson setup $again "$folder/build" "$root" \
         -Dcommand=false -Dexamples=false -Dwerror="${NEGCOS_WERROR:-false}" > "$folder/log" 2>&1 &&
         grep -q "xsimd found: YES $version" "$folder/log" && ninja -C "$folder/build" --quiet tests/test_digests; then
-        NEGCOS_DIGESTS_THREADS='' suites "xsimd-$version" "$folder/build" --suite bits digests_f32 digests_f64 digests_f16 digests_bf16
+        NEGCOS_DIGESTS_THREADS='' suites "xsimd-$version" "$folder/build" digests_f32 digests_f64 digests_f16 digests_bf16
     else
         cat "$folder/log"
         fail "xsimd $version: the build"

@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# What clang-tidy (.clang-tidy) and cppcheck (.cppcheck) know to be wrong.
-#   lint.sh BUILD [FOLDER...]      the sources in these folders alone
+# The format of all sources, what shellcheck knows to be wrong in all scripts, and what clang-tidy (.clang-tidy) and
+# cppcheck (.cppcheck) know to be wrong.
+#   lint.sh BUILD [FOLDER...]      these two of the sources in these folders alone
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
-for tool in clang-tidy cppcheck; do
+for tool in clang-format clang-tidy cppcheck shellcheck; do
     command -v $tool > /dev/null || { echo "SKIP: lint: no $tool here"; exit 77; }
 done
 mkdir -p "$1/lint" && folder=$(cd "$1/lint" && pwd) || exit 2
@@ -13,12 +14,16 @@ cd "$root" || exit 2
 shift
 [ $# -gt 0 ] || set -- src capi examples bench tests fuzz
 log=$folder/log
+failed=0
+# shellcheck disable=SC2046
+clang-format --dry-run --Werror $(git ls-files '*.c' '*.h' '*.cpp' '*.hpp') || failed=1
+# shellcheck disable=SC2046
+shellcheck dev .ci/run $(git ls-files '*.sh') || failed=1
 if [ -f "$folder/build.ninja" ]; then again=--reconfigure; else again=; fi
 # shellcheck disable=SC2086
 meson setup $again "$folder" -Dtests=true -Dbench=true > "$log" 2>&1 || { cat "$log"; exit 1; }
 
 within() { grep -E "^($(echo "$*" | tr ' ' '|'))/"; }
-failed=0
 # The fuzzers, which gcc cannot build, have no commands there.
 sed -n 's|^ *"file": ".*\.\./\(.*\)",*$|\1|p' "$folder/compile_commands.json" | sort -u | within "$@" | grep -v '^tests/has_avx2\.c$' |
     xargs -P "$(nproc)" -n 1 clang-tidy --quiet -p "$folder" > "$log" 2> /dev/null || failed=1

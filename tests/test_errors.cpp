@@ -340,6 +340,10 @@ TEST_SUITE("unit") {
         };
         using C = negcos::ContextOptions;
         CHECK(create([](C&) {}) == NEGCOS_STATUS_OK);
+        negcos_context* normal = nullptr;
+        CHECK(negcos_context_create(nullptr, &normal) == NEGCOS_STATUS_OK);
+        CHECK(negcos_context_threads(normal) >= 1);
+        negcos_context_destroy(normal);
         CHECK(create([](C& c) { c.isa = "avx9000"; }) == NEGCOS_STATUS_UNSUPPORTED_ISA);
         CHECK(std::string(negcos_last_error()).find("avx9000") != std::string::npos);
         CHECK(create([](C& c) { c.isa = ""; }) == NEGCOS_STATUS_UNSUPPORTED_ISA);

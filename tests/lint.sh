@@ -19,9 +19,11 @@ failed=0
 clang-format --dry-run --Werror $(git ls-files '*.c' '*.h' '*.cpp' '*.hpp') || failed=1
 # shellcheck disable=SC2046
 shellcheck dev .ci/run $(git ls-files '*.sh') || failed=1
+bench=true
+pkg-config --exists benchmark || bench=false
 if [ -f "$folder/build.ninja" ]; then again=--reconfigure; else again=; fi
 # shellcheck disable=SC2086
-meson setup $again "$folder" -Dtests=true -Dbench=true > "$log" 2>&1 || { cat "$log"; exit 1; }
+meson setup $again "$folder" -Dtests=true -Dbench="$bench" > "$log" 2>&1 || { cat "$log"; exit 1; }
 
 within() { grep -E "^($(echo "$*" | tr ' ' '|'))/"; }
 # The fuzzers, which gcc cannot build, have no commands there.

@@ -83,7 +83,7 @@ added() {  # the line of the main README, in a crate beside a clone, with the RE
     rm -rf "$work/example" "$work/negcos" && ln -s "$tree" "$work/negcos" &&
         "$cargo" init -q --vcs none --name example "$work/example" && cd "$work/example" &&
         sed -n '/^```rust$/,/^```$/p' "$source/bindings/rust/README.md" | sed -n '2,/^```/p' |
-        sed -e '/^```/d' -e 's/^# //' > src/main.rs && CARGO_NET_OFFLINE=true sh -c \
+        sed '/^```/d' > src/main.rs && CARGO_NET_OFFLINE=true sh -c \
         "$("$source/tests/install_line.sh" "$source" 'Rust, beside the clone')" &&
         installed "$cargo" run --offline -q | grep '^loss .*, accuracy'
     status=$?

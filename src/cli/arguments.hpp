@@ -22,8 +22,7 @@ struct Name {
 inline constexpr Name kThreadings[] = {{"default", NEGCOS_THREADING_DEFAULT},
                                        {"serial", NEGCOS_THREADING_SERIAL},
                                        {"tbb", NEGCOS_THREADING_TBB},
-                                       {"openmp", NEGCOS_THREADING_OPENMP},
-                                       {"callback", NEGCOS_THREADING_CALLBACK}};
+                                       {"openmp", NEGCOS_THREADING_OPENMP}};
 inline constexpr Name kObjectives[] = {{"softmax", NEGCOS_OBJECTIVE_SOFTMAX},
                                        {"batch-softmax", NEGCOS_OBJECTIVE_BATCH_SOFTMAX},
                                        {"sigmoid", NEGCOS_OBJECTIVE_SIGMOID},

@@ -197,8 +197,6 @@ std::string decimal(double value) {
 }
 
 void compute(const LossArguments& a) {
-    if (a.threading == NEGCOS_THREADING_CALLBACK)
-        throw Failure("--threading callback: the command has no threads of a caller's, expected another one");
     if (a.negatives && a.sampling && *a.sampling != NEGCOS_SAMPLING_GIVEN)
         throw Failure(std::string("--sampling ") + name_of(kSamplings, *a.sampling) +
                       " contradicts --negatives, which implies given");

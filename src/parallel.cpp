@@ -7,7 +7,9 @@
 
 #include <atomic>
 #include <cctype>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <optional>
 #include <thread>
@@ -43,18 +45,34 @@ void count_forks() {
 std::atomic<int64_t> threaded_process{0};
 
 #ifdef NEGCOS_HAVE_OPENMP
-// What OpenMP's threads are given as stack, "SIZE[B|K|M|G]", in kibibytes where it does not say (OpenMP 5.2, 21.2.2);
-// 0: the system's.
-size_t openmp_stack_size() {
-    const char* text = std::getenv("OMP_STACKSIZE");
-    if (!text) text = std::getenv("GOMP_STACKSIZE");
-    if (!text) return 0;
-    char* unit = nullptr;
-    const unsigned long long size = std::strtoull(text, &unit, 10);
-    while (std::isspace(static_cast<unsigned char>(*unit))) ++unit;
-    const int letter = std::tolower(static_cast<unsigned char>(*unit));
-    const int shift = letter == 'b' ? 0 : letter == 'm' ? 20 : letter == 'g' ? 30 : 10;
-    return static_cast<size_t>(size << shift);
+// "SIZE[B|K|M|G]", in kibibytes where it does not say, with spaces anywhere between (OpenMP 5.2, 21.2.2); what is not
+// that has no size.
+std::optional<size_t> stack_size_in(const char* variable) {
+    const char* const text = std::getenv(variable);
+    if (!text) return {};
+    const auto after_spaces = [](const char* at) {
+        while (std::isspace(static_cast<unsigned char>(*at))) ++at;
+        return at;
+    };
+    char* end = nullptr;
+    errno = 0;
+    const unsigned long size = std::strtoul(text, &end, 10);
+    if (end == text || errno != 0) return {};
+    const char* at = after_spaces(end);
+    int shift = 10;
+    if (*at != '\0') {
+        constexpr char kUnits[] = "bkmg";
+        const char* const unit = std::strchr(kUnits, std::tolower(static_cast<unsigned char>(*at)));
+        if (!unit || *after_spaces(at + 1) != '\0') return {};
+        shift = 10 * static_cast<int>(unit - kUnits);
+    }
+    if (size << shift >> shift != size) return {};
+    return size << shift;
+}
+// As libgomp reads what its threads are given; nothing: the system's.
+std::optional<size_t> openmp_stack_size() {
+    const std::optional<size_t> size = stack_size_in("OMP_STACKSIZE");
+    return size ? size : stack_size_in("GOMP_STACKSIZE");
 }
 
 // Whether so many threads at once are to be had: OpenMP's runtimes end the process when they are refused one.
@@ -69,7 +87,7 @@ bool try_threads(int32_t count) {
     std::vector<pthread_t> others(static_cast<size_t>(count) - 1);
     pthread_attr_t attributes;
     if (pthread_attr_init(&attributes) != 0) return false;
-    if (const size_t size = openmp_stack_size()) pthread_attr_setstacksize(&attributes, size);
+    if (const auto size = openmp_stack_size()) pthread_attr_setstacksize(&attributes, *size);
     size_t started = 0;
     while (started < others.size() && pthread_create(&others[started], &attributes, wait, &over) == 0) ++started;
     pthread_attr_destroy(&attributes);
@@ -83,6 +101,25 @@ bool try_threads(int32_t count) {
 #endif
 
 }  // namespace
+
+#ifdef NEGCOS_HAVE_TBB
+namespace {
+
+// oneTBB's first use counts processors, in memory of its own. Where it is refused that, it forgets that it has failed,
+// and whoever uses it next waits for ever: so nobody does.
+bool tbb_counts() {
+    static const bool counts = [] {
+        try {
+            return tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism) > 0;
+        } catch (const std::bad_alloc&) {
+            return false;
+        }
+    }();
+    return counts;
+}
+
+}  // namespace
+#endif
 
 struct Parallel::Arena {
 #ifdef NEGCOS_HAVE_TBB
@@ -108,7 +145,7 @@ Parallel::Parallel(int32_t threading, int32_t threads, negcos_parallel_for_fn ca
       callback_data_(callback_data) {
     count_forks();
 #ifdef NEGCOS_HAVE_TBB
-    if (threading == NEGCOS_THREADING_TBB && threads > 1) arena_ = std::make_unique<Arena>(threads);
+    if (threading == NEGCOS_THREADING_TBB && threads > 1 && tbb_counts()) arena_ = std::make_unique<Arena>(threads);
 #endif
 }
 
@@ -162,6 +199,7 @@ bool Parallel::run(int64_t workers, void (*work)(void*, int64_t), void* task) no
         switch (threading_) {
 #ifdef NEGCOS_HAVE_TBB
             case NEGCOS_THREADING_TBB:
+                if (!arena_) return true;  // the calling thread does it all
                 try {
                     arena_->tbb->execute([&] {
                         tbb::parallel_for(
@@ -175,7 +213,7 @@ bool Parallel::run(int64_t workers, void (*work)(void*, int64_t), void* task) no
 #endif
 #ifdef NEGCOS_HAVE_OPENMP
             case NEGCOS_THREADING_OPENMP: {
-                if (!try_threads(threads_)) return true;  // the calling thread does it all
+                if (!try_threads(threads_)) return true;
                     // Always as many: for another number the runtime takes memory for another team.
 #pragma omp parallel num_threads(threads_)
                 work(task, 0);

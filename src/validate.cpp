@@ -82,13 +82,12 @@ Region region(const char* name, const Matrix& m) {
 
 bool overlap(const Region& a, const Region& b) {
     if (a.empty() || b.empty() || a.end() <= b.begin || b.end() <= a.begin) return false;
-    // Columns of one wider matrix: the ranges interleave, the elements may still be apart.
-    if (a.rows > 1 && b.rows > 1 && a.stride == b.stride) {
-        const Region &low = a.begin <= b.begin ? a : b, &high = a.begin <= b.begin ? b : a;
-        const uint64_t offset = (high.begin - low.begin) % a.stride;
-        return offset < low.width || offset + high.width > a.stride;
-    }
-    return true;
+    // Columns of one wider matrix, or what lies in its gaps: the ranges interleave, the elements may still be apart.
+    if ((a.rows > 1 && b.rows > 1 && a.stride != b.stride) || (a.rows == 1 && b.rows == 1)) return true;
+    const Region &low = a.begin <= b.begin ? a : b, &high = a.begin <= b.begin ? b : a;
+    if (low.rows == 1) return true;  // it reaches into the other's first row
+    const uint64_t offset = (high.begin - low.begin) % low.stride;
+    return offset < low.width || offset + high.width > low.stride;
 }
 
 // Shape, stride, dtype and alignment of a matrix that is present.

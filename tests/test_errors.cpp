@@ -321,6 +321,21 @@ TEST_SUITE("unit") {
         CHECK(negcos_evaluate(inside.context.get(), &inside.options, &inside.batch, result) == NEGCOS_STATUS_OVERLAP);
         CHECK(std::string(negcos_last_error()) == "result overlaps batch.queries");
 
+        // In the gaps between rows there is room.
+        std::vector<double> wide(8 * 64);
+        inside.batch.queries = {wide.data(), 8, 4, 128, NEGCOS_DTYPE_F32, 0};
+        auto* const between = reinterpret_cast<negcos_result*>(wide.data() + 64 + 2);
+        negcos_result_init(between, sizeof *between);
+        CHECK(negcos_evaluate(inside.context.get(), &inside.options, &inside.batch, between) == NEGCOS_STATUS_OK);
+        auto* const into = reinterpret_cast<negcos_result*>(wide.data() + 2 * 64 - 38);
+        negcos_result_init(into, sizeof *into);
+        CHECK(negcos_evaluate(inside.context.get(), &inside.options, &inside.batch, into) == NEGCOS_STATUS_OVERLAP);
+        auto* const before = reinterpret_cast<negcos_result*>(wide.data());
+        negcos_result_init(before, sizeof *before);
+        inside.batch.queries.data = wide.data() + 10;
+        inside.batch.queries.rows = inside.batch.documents.rows = 7;
+        CHECK(negcos_evaluate(inside.context.get(), &inside.options, &inside.batch, before) == NEGCOS_STATUS_OVERLAP);
+
         auto* const over = reinterpret_cast<int32_t*>(&call.options);
         CHECK(negcos_sample(call.context.get(), &call.options, 8, 8, over) == NEGCOS_STATUS_OVERLAP);
         CHECK(negcos_sample(call.context.get(), nullptr, 8, 8, misaligned(call.negatives.data())) ==

@@ -72,6 +72,16 @@ int32_t fail_errno(const char* path) noexcept {
     return fail(NEGCOS_STATUS_IO, "%.300s: %s", path, errno ? std::strerror(errno) : "it ended while it was read");
 }
 
+// Whose it is as far as possible, and in no case more for anyone to read or write.
+bool copy_rights(const struct stat& from, int fd) noexcept {
+    mode_t mode = from.st_mode & 0777;
+    if (fchown(fd, from.st_uid, from.st_gid) != 0 && fchown(fd, static_cast<uid_t>(-1), from.st_gid) != 0)
+        mode &= 0707 | (mode & 07) << 3;
+    if (fchmod(fd, mode) == 0) return true;
+    struct stat now;
+    return fstat(fd, &now) == 0 && (now.st_mode & 0777 & ~mode) == 0;
+}
+
 class File {
 public:
     File(const char* path, int flags) noexcept : fd_(open(path, flags | O_CLOEXEC, 0666)) {}
@@ -277,7 +287,7 @@ int32_t Frequency::save(const char* path) const {
         file.emplace(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL);
     }
     if (!*file) return fail_errno(beside.c_str());
-    if ((!replaces || fchmod(file->get(), there.st_mode & 07777) == 0) && file->write_words(header, kHeader) &&
+    if ((!replaces || copy_rights(there, file->get())) && file->write_words(header, kHeader) &&
         file->write_words(table_.data(), table_.size()) && file->write_words(&sum, 1) && file->finish() &&
         std::rename(beside.c_str(), target.c_str()) == 0)
         return NEGCOS_STATUS_OK;

@@ -123,10 +123,14 @@ bool write_output(const Output& output, int fd) {
            write_all(fd, output.elements.data(), output.elements.size());
 }
 
-// With who may read and write it, and as far as possible whose it is.
+// Whose it is as far as possible, and in no case more for anyone to read or write.
 bool copy_rights(const struct stat& from, int fd) {
-    const bool given = fchown(fd, from.st_uid, from.st_gid) == 0;
-    return fchmod(fd, from.st_mode & (given ? 07777 : 0777)) == 0;
+    mode_t mode = from.st_mode & 0777;
+    if (fchown(fd, from.st_uid, from.st_gid) != 0 && fchown(fd, static_cast<uid_t>(-1), from.st_gid) != 0)
+        mode &= 0707 | (mode & 07) << 3;
+    if (fchmod(fd, mode) == 0) return true;
+    struct stat now;
+    return fstat(fd, &now) == 0 && (now.st_mode & 0777 & ~mode) == 0;
 }
 
 // What renameat2() says of a file system, or a kernel, that has no more than rename().
@@ -148,7 +152,7 @@ bool exchange(const char* one, const char* other, const char* aside) noexcept {
     return false;
 }
 
-constexpr int kSignals[] = {SIGHUP, SIGINT, SIGTERM};
+constexpr int kSignals[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGXCPU, SIGUSR1, SIGUSR2};
 
 sigset_t all_signals() noexcept {
     sigset_t signals;

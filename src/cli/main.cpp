@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The negcos command. Whatever fails is one line on standard error and exit status 2.
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <new>
@@ -10,24 +11,34 @@
 
 namespace {
 
-// One line without memory, which may be what is lacking.
+// The bytes of the UTF-8 character that begins there (Unicode 15, table 3-7); 0 where none does.
+int character(const char* at) noexcept {
+    const auto byte = [at](int k) { return static_cast<unsigned char>(at[k]); };
+    const unsigned char first = byte(0);
+    if (first < 0x80) return 1;
+    const int size = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    const unsigned char least = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    const unsigned char most = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    for (int k = 1; k < size; ++k)
+        if (byte(k) < (k == 1 ? least : 0x80) || byte(k) > (k == 1 ? most : 0xbf)) return 0;
+    return size;
+}
+
+// One line without memory, which may be what is lacking. File names and headers can hold anything, and a terminal obeys
+// control characters: those of ASCII, U+0080 to U+009F, and bytes that are no characters.
 int report(const char* sentence) noexcept {
     static char buffer[4096];
     std::setvbuf(stderr, buffer, _IOFBF, sizeof buffer);
     std::fputs("negcos: ", stderr);
-    // File names and headers can hold anything, and a terminal obeys control characters: those of ASCII and, where they
-    // do not continue a character of UTF-8, 80 to 9F, alone or behind C2.
-    int due = 0;
-    for (const char* at = sentence; *at; ++at) {
-        const auto c = static_cast<unsigned char>(*at), next = static_cast<unsigned char>(at[1]);
-        if (c == 0xc2 && next < 0xa0) {
-            due = 0;
-            continue;
-        }
-        const bool continues = due > 0 && c >= 0x80 && c < 0xc0;
-        due = continues ? due - 1 : c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc2 ? 1 : 0;
-        const bool control = c < 0x20 || c == 0x7f || (c >= 0x80 && c < 0xa0 && !continues);
-        std::fputc(control ? '?' : *at, stderr);
+    for (const char* at = sentence; *at;) {
+        const int size = character(at);
+        const unsigned char first = static_cast<unsigned char>(*at), last = static_cast<unsigned char>(at[size > 1]);
+        const bool control = size == 0 || first < 0x20 || first == 0x7f || (first == 0xc2 && last < 0xa0);
+        if (control)
+            std::fputc('?', stderr);
+        else
+            std::fwrite(at, 1, static_cast<size_t>(size), stderr);
+        at += std::max(size, 1);
     }
     std::fputs("\n", stderr);
     std::fflush(stderr);

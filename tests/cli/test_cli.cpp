@@ -718,7 +718,7 @@ TEST_SUITE("cli") {
         const std::vector<negcos::cli::Output> outputs = {{"--losses", (in.path / "l.npy").string(), {}, {}}};
         const pid_t child = fork();
         if (child == 0) {
-            if (geteuid() == 0 && seteuid(65534) != 0) _exit(2);
+            if (geteuid() == 0 && seteuid(65534) != 0) _exit(77);
             try {
                 negcos::cli::check_outputs({}, outputs);
                 _exit(1);
@@ -728,7 +728,10 @@ TEST_SUITE("cli") {
         }
         int status = -1;
         REQUIRE(waitpid(child, &status, 0) == child);
-        CHECK(status == 0);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+            std::printf("SKIP: cli: a file that may not be written: root is nobody else here\n");
+        else
+            CHECK(status == 0);
     }
 
     TEST_CASE("cli: symbolic links lead to what is written, there or not, and devices take everything") {
@@ -769,11 +772,11 @@ TEST_SUITE("cli") {
         write_file(in.path / "l.npy", "old");
         REQUIRE(mkfifo((in.path / "pipe").c_str(), 0600) == 0);
         const auto before = in.files();
-        for (const char* signal : {"HUP", "INT", "TERM"}) {
+        for (const char* signal : {"HUP", "INT", "QUIT", "TERM", "XCPU", "USR1"}) {
             INFO(std::string(signal));
             // It waits for a reader of the pipe when everything else is there.
             const std::string wait =
-                "for k in $(seq 200); do [ -e .negcos.$!.1 ] && break; sleep 0.05; done; ls -A | wc -l; ";
+                "for k in $(seq 1200); do [ -e .negcos.$!.1 ] && break; sleep 0.05; done; ls -A | wc -l; ";
             const int status = std::system(("cd '" + in.path.string() +
                                             "' && { env --default-signal \"$NEGCOS_COMMAND\" loss q.npy d.npy "
                                             "--losses l.npy --logits n.npy --hit-probability pipe > /dev/null & " +
@@ -844,7 +847,15 @@ TEST_SUITE("cli") {
         const std::vector<std::pair<std::string, std::string>> names = {{"a\x1b[1mb\x7f", "a?[1mb?"},
                                                                         {"a\xc2\x9b[", "a?["},
                                                                         {"a\x9b[", "a?["},
-                                                                        {"\xe2\xc2\x9b", "\xe2?"},
+                                                                        {"\xe2\xc2\x9b", "??"},
+                                                                        {"\xff\x9b[", "??["},
+                                                                        {"\xf8\x9b\x9b\x9b", "????"},
+                                                                        {"\xe0\x82\x9b", "???"},
+                                                                        {"\xe1\x9b"
+                                                                         "A",
+                                                                         "??A"},
+                                                                        {"\xed\xa0\x80", "???"},
+                                                                        {"\xf4\x90\x80\x80", "????"},
                                                                         {letters, letters}};
         for (const auto& [name, shown] : names) {
             CHECK(in.run("loss q.npy '" + name + "'") == 2);

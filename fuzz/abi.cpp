@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <limits>
@@ -512,7 +513,9 @@ void contexts(Input& input) {
 
 // A file in memory, as each save waits for its disk.
 struct Scratch {
-    const std::string path = "/dev/shm/negcos_fuzz." + std::to_string(getpid());
+    const std::string path =
+        (access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::filesystem::temp_directory_path().string()) +
+        "/negcos_fuzz." + std::to_string(getpid());
     Scratch() = default;
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;

@@ -61,6 +61,7 @@ nm -D --undefined-only "$library" | awk '{ sub(/@.*/, "", $NF); print $NF }' |
     grep -E '^(abort|_?_?exit|_Exit|quick_exit|at_?quick_exit|atexit|__assert.*|raise|kill|signal|sigaction|.*longjmp.*|(__)?v?[fd]?printf(_chk)?|puts|fputs|putc|fputc|putchar|fwrite|perror|v?syslog|v?(err|warn)x?|error|setlocale|setenv|putenv|s?rand|alarm|umask|f?chdir|t?g?kill|pthread_(exit|kill|cancel|sigmask)|sigprocmask|_ZSt9terminatev|__clang_call_terminate|_ZNSo.*|_ZSt4(cout|cerr))$' |
     none "the library uses"
 # What the compiler itself puts there is known by name, in a library that has its names.
+command -v objdump > /dev/null || echo "it is not here" | none objdump
 begins=$(objdump -h -j .init_array "$library" 2> /dev/null | awk '$2 == ".init_array" { print $3 }')
 known=$(nm "$library" | grep -cE ' (frame_dummy|__cpu_indicator_init|init_have_lse_atomics)$')
 [ $((0x${begins:-0} / 8)) -le "$known" ] ||

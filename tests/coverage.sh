@@ -30,7 +30,7 @@ run() {
         exit 1
     fi
 }
-run whole -- oracle sampling errors edges half frequency variants variant_edges variant_errors threads dispatch pairs fault
+run whole -- oracle sampling errors edges half frequency frequency_file variants variant_edges variant_errors threads dispatch pairs fault
 run serial -Dtbb=disabled -Dopenmp=disabled -- errors
 
 "$root/tests/branches.py" "$root" capi/ "$folder/whole" "$folder/serial" > "$report"

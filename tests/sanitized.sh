@@ -31,7 +31,8 @@ run() {
     for test in "$@"; do
         case $test in
             calls) programs="$programs tests/$test" ;;
-            cli) programs="$programs tests/cli/test_cli src/cli/negcos" ;;
+            cli | outputs) programs="$programs tests/cli/test_$test src/cli/negcos" ;;
+            npy_bytes) programs="$programs tests/cli/test_npy" ;;
             npy) programs="$programs tests/cli/npy_describe" ;;
             files) programs="$programs tests/cli/test_files" ;;
             *) programs="$programs tests/test_$test" ;;
@@ -52,8 +53,8 @@ export NEGCOS_TEST_STEP=5
 case $what in
     address,undefined)
         set_up -Db_sanitize=address,undefined -Dcommand=true
-        run address oracle finite_differences published sampling errors edges half frequency variants variant_edges \
-            variant_errors kernels dispatch pairs footprint properties calls cli npy
+        run address oracle finite_differences published sampling errors edges half frequency frequency_file variants variant_edges \
+            variant_errors kernels dispatch pairs footprint properties calls cli outputs npy npy_bytes
         # What the dynamic loader keeps of oneTBB's allocator is no leak; whole stacks tell it.
         echo 'leak:_dl_open' > "$folder/suppressions"
         export LSAN_OPTIONS="suppressions=$folder/suppressions:print_suppressions=0" ASAN_OPTIONS="$ASAN_OPTIONS:fast_unwind_on_malloc=0"
@@ -81,7 +82,7 @@ case $what in
         command -v valgrind > /dev/null || { echo "SKIP: valgrind: not installed"; exit 77; }
         set_up
         wrapper='valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
-        run valgrind errors edges variant_errors frequency sampling calls
+        run valgrind errors edges variant_errors frequency frequency_file sampling calls
         ;;
     *)
         sed -n 's/^#   /usage: /p' "$0"

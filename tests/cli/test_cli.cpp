@@ -2,113 +2,21 @@
 //
 // The negcos command against the library, and against every way to call it wrongly: status 2, one line on standard
 // error that names what is wrong, and no file left behind.
-#include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "../half.hpp"
-#include "../harness.hpp"
-#include "cli/files.hpp"
+#include "command.hpp"
 
 namespace {
 
 using namespace harness;
+using namespace command;
 namespace fs = std::filesystem;
-using negcos::cli::NpyShape;
-using negcos::cli::NpyType;
-
-std::string read_file(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    REQUIRE(file);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void write_file(const fs::path& path, const std::string& bytes) {
-    std::ofstream file(path, std::ios::binary);
-    file << bytes;
-    REQUIRE(file.flush());
-}
-
-template <class T>
-constexpr NpyType npy_type = std::is_integral_v<T> ? (sizeof(T) == 8 ? NpyType::i8 : NpyType::i4)
-                             : sizeof(T) == 8      ? NpyType::f8
-                             : sizeof(T) == 2      ? NpyType::f2
-                                                   : NpyType::f4;
-
-template <class T>
-std::string npy(const std::vector<T>& values, int64_t rows, int64_t cols) {
-    return negcos::cli::npy_preamble(npy_type<T>, rows, cols) +
-           std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
-}
-
-// Of one dimension, as numpy.save writes it but for the spaces.
-template <class T>
-std::string npy(const std::vector<T>& values) {
-    std::string bytes = npy(values, static_cast<int64_t>(values.size()), 1);
-    bytes.replace(bytes.find(", 1)"), 4, ",)  ");
-    return bytes;
-}
-
-template <class T>
-std::vector<T> elements(const std::string& bytes, int64_t rows, int64_t cols) {
-    const auto header = negcos::cli::parse_npy(std::as_bytes(std::span(bytes)), {npy_type<T>});
-    CHECK(header.rows == rows);
-    CHECK(header.cols == cols);
-    std::vector<T> values(static_cast<size_t>(rows * cols));
-    if (!values.empty()) std::memcpy(values.data(), bytes.data() + header.offset, values.size() * sizeof(T));
-    return values;
-}
-
-// A folder of its own, and the command run in it.
-class Folder {
-public:
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "negcos-test-XXXXXX").string();
-        REQUIRE(mkdtemp(name.data()));
-        path = name;
-    }
-    Folder(const Folder&) = delete;
-    ~Folder() { fs::remove_all(path); }
-
-    int run(const std::string& arguments) {
-        const char* command = std::getenv("NEGCOS_COMMAND");
-        if (!command) FAIL("NEGCOS_COMMAND does not name the command to test");
-        // Redirections first: those among the arguments win.
-        const std::string line = "cd '" + path.string() + "' && " + before + "timeout 60 '" + command + "' > ../" +
-                                 path.filename().string() + ".out 2> ../" + path.filename().string() + ".err " +
-                                 arguments;
-        const int status = std::system(line.c_str());
-        out = read_file(path.string() + ".out");
-        error = read_file(path.string() + ".err");
-        fs::remove(path.string() + ".out");
-        fs::remove(path.string() + ".err");
-        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    }
-    std::set<std::string> files() const {
-        std::set<std::string> names;
-        for (const auto& entry : fs::directory_iterator(path)) names.insert(entry.path().filename().string());
-        return names;
-    }
-
-    fs::path path;
-    std::string before;  // for the shell, e.g. limits
-    std::string out, error;
-};
-
-struct Inputs : Folder {
-    Problem<float> p{50, 60, 19, 3};
-    Inputs() {
-        write_file(path / "q.npy", npy(p.queries, 50, 19));
-        write_file(path / "d.npy", npy(p.documents, 60, 19));
-    }
-};
 
 // As coreutils compute it.
 std::string sha256(const fs::path& path, const std::string& bytes) {
@@ -310,27 +218,17 @@ void family_agrees_with_library() {
     write_file(folder.path / "d50.npy", npy(square.documents, 50, 19));
     check("d50.npy --sampling all --direction both --weights w.npy", square);
 }
-
-struct Mistake {
-    std::string arguments, named;
-};
-
 std::string numbers_up_to(int last) {
     std::string text = "1";
     for (int k = 2; k <= last; ++k) text.append(",").append(std::to_string(k));
     return text;
 }
 
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool watched = true;  // in more memory than is there
-#else
-constexpr bool watched = false;
-#endif
-
 TEST_SUITE("cli") {
     TEST_CASE("cli: loss agrees with the library, f32") {
         agrees_with_library<float>();
     }
+
     TEST_CASE("cli: loss agrees with the library, f64") {
         agrees_with_library<double>();
     }
@@ -342,9 +240,11 @@ TEST_SUITE("cli") {
     TEST_CASE("cli: the whole family agrees with the library, f32") {
         family_agrees_with_library<float>();
     }
+
     TEST_CASE("cli: the whole family agrees with the library, f64") {
         family_agrees_with_library<double>();
     }
+
     TEST_CASE("cli: the whole family agrees with the library, f16") {
         family_agrees_with_library<half::F16>();
     }
@@ -646,187 +546,6 @@ TEST_SUITE("cli") {
         CHECK(read_file(in.path / "n.npy") == bytes_before);
     }
 
-    TEST_CASE("cli: an output that cannot be written takes the others with it, and replaced files come back whole") {
-        Inputs in;
-        REQUIRE(in.run("loss q.npy d.npy --losses l.npy") == 0);
-        const std::string old = read_file(in.path / "l.npy");
-        CHECK(in.run("loss q.npy d.npy --seed 4 --losses l.npy --grad-queries /dev/full") == 2);
-        CHECK(read_file(in.path / "l.npy") == old);
-        CHECK(in.run("loss q.npy d.npy --seed 4 --losses l.npy") == 0);
-        CHECK(read_file(in.path / "l.npy") != old);
-        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy", "l.npy"});
-        CHECK(in.run("loss q.npy d.npy --json > /dev/full") == 2);
-    }
-
-    TEST_CASE("cli: a place that is taken at the last moment brings back what was replaced before it") {
-        Inputs in;
-        const std::string old = "old", fresh = "fresh";
-        const auto path = [&](const char* name) { return (in.path / name).string(); };
-        const std::span<const std::byte> none;
-        const std::vector<negcos::cli::Output> outputs = {{"--losses", path("l.npy"), fresh, none},
-                                                          {"--logits", path("n.npy"), fresh, none},
-                                                          {"--grad-queries", path("g.npy"), fresh, none}};
-        write_file(in.path / "l.npy", old);
-        {
-            negcos::cli::OutputFiles files;
-            files.stage(outputs);
-            fs::create_directory(in.path / "g.npy");
-            CHECK_THROWS_WITH_AS(files.commit(), doctest::Contains("--grad-queries "), negcos::cli::Failure);
-        }
-        CHECK(read_file(in.path / "l.npy") == old);
-        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy", "l.npy", "g.npy"});
-        fs::remove(in.path / "g.npy");
-        negcos::cli::OutputFiles files;
-        files.stage(outputs);
-        files.commit();
-        files.keep();
-        for (const char* name : {"l.npy", "n.npy", "g.npy"}) CHECK(read_file(in.path / name) == fresh);
-        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy", "l.npy", "n.npy", "g.npy"});
-    }
-
-    TEST_CASE("cli: names that a killed run left behind, and names as long as there are") {
-        Inputs in;
-        const std::string process = std::to_string(getpid()), longest(255, 'x'), kept = "kept";
-        const std::set<std::string> left = {".negcos." + process + ".0", ".negcos." + process + ".1~"};
-        for (const std::string& name : left) write_file(in.path / name, kept);
-        const std::string fresh = "fresh";
-        for (int k = 0; k < 2; ++k) {
-            negcos::cli::OutputFiles files;
-            files.stage(std::vector<negcos::cli::Output>{{"--losses", (in.path / longest).string(), fresh, {}}});
-            files.commit();
-            files.keep();
-        }
-        CHECK(read_file(in.path / longest) == fresh);
-        for (const std::string& name : left) CHECK(read_file(in.path / name) == kept);
-        CHECK(in.files().size() == 5);
-    }
-
-    TEST_CASE("cli: a replaced file keeps who may read it, and one that may not be written is not replaced") {
-        Inputs in;
-        const fs::perms kept = fs::perms::owner_read | fs::perms::owner_write | fs::perms::others_write;
-        write_file(in.path / "l.npy", "old");
-        fs::permissions(in.path / "l.npy", kept);
-        REQUIRE(in.run("loss q.npy d.npy --losses l.npy --hit-probability h.npy") == 0);
-        CHECK(fs::status(in.path / "l.npy").permissions() == kept);
-        CHECK(read_file(in.path / "l.npy") != "old");
-        write_file(in.path / "new", "");
-        CHECK(fs::status(in.path / "h.npy").permissions() == fs::status(in.path / "new").permissions());
-
-        // By somebody else where this is root, who may write everything.
-        fs::permissions(in.path, fs::perms::all);
-        fs::permissions(in.path / "l.npy", fs::perms::owner_read | fs::perms::others_read);
-        const std::vector<negcos::cli::Output> outputs = {{"--losses", (in.path / "l.npy").string(), {}, {}}};
-        const pid_t child = fork();
-        if (child == 0) {
-            if (geteuid() == 0 && seteuid(65534) != 0) _exit(77);
-            try {
-                negcos::cli::check_outputs({}, outputs);
-                _exit(1);
-            } catch (const negcos::cli::Failure& failure) {
-                _exit(std::string(failure.what()).ends_with("l.npy: Permission denied") ? 0 : 3);
-            }
-        }
-        int status = -1;
-        REQUIRE(waitpid(child, &status, 0) == child);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-            std::printf("SKIP: cli: a file that may not be written: root is nobody else here\n");
-        else
-            CHECK(status == 0);
-    }
-
-    TEST_CASE("cli: symbolic links lead to what is written, there or not, and devices take everything") {
-        Inputs in;
-        write_file(in.path / "l.npy", "old");
-        fs::create_directory(in.path / "folder");
-        fs::create_symlink("l.npy", in.path / "there");
-        fs::create_symlink("folder/second", in.path / "first");
-        fs::create_symlink("../new.npy", in.path / "folder/second");
-        fs::create_symlink("loop", in.path / "loop");
-        REQUIRE(in.run("loss q.npy d.npy --losses there --hit-probability first") == 0);
-        for (const char* link : {"there", "first", "folder/second"}) CHECK(fs::is_symlink(in.path / link));
-        CHECK(elements<float>(read_file(in.path / "l.npy"), 50, 1) !=
-              elements<float>(read_file(in.path / "new.npy"), 50, 1));
-        fs::remove(in.path / "new.npy");
-        for (const auto& [line, named] :
-             {std::pair("--losses first --hit-probability new.npy", "is the same file as"),
-              std::pair("--losses loop", "--losses loop: Too many levels of symbolic links\n"),
-              std::pair("--losses q.npy/l.npy", "--losses q.npy/l.npy: Not a directory\n")}) {
-            CHECK(in.run(std::string("loss q.npy d.npy ") + line) == 2);
-            CHECK(in.error.find(named) != std::string::npos);
-        }
-        CHECK(in.run("loss q.npy d.npy --losses /dev/null --hit-probability /dev/null") == 0);
-        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy", "l.npy", "folder", "there", "first", "loop"});
-    }
-
-    TEST_CASE("cli: standard output and files, both or neither") {
-        Inputs in;
-        write_file(in.path / "l.npy", "old");
-        CHECK(in.run("loss q.npy d.npy --json --losses l.npy --logits n.npy > /dev/full") == 2);
-        CHECK(in.error.find("standard output: ") != std::string::npos);
-        CHECK(read_file(in.path / "l.npy") == "old");
-        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy", "l.npy"});
-    }
-
-    TEST_CASE("cli: a signal takes back what is not in its place, and ends the command") {
-        Inputs in;
-        write_file(in.path / "l.npy", "old");
-        REQUIRE(mkfifo((in.path / "pipe").c_str(), 0600) == 0);
-        const auto before = in.files();
-        for (const char* signal : {"HUP", "INT", "QUIT", "TERM", "XCPU", "USR1"}) {
-            INFO(std::string(signal));
-            // It waits for a reader of the pipe when everything else is there.
-            const std::string wait =
-                "for k in $(seq 1200); do [ -e .negcos.$!.1 ] && break; sleep 0.05; done; ls -A | wc -l; ";
-            const int status = std::system(("cd '" + in.path.string() +
-                                            "' && { env --default-signal \"$NEGCOS_COMMAND\" loss q.npy d.npy "
-                                            "--losses l.npy --logits n.npy --hit-probability pipe > /dev/null & " +
-                                            wait + "kill -" + signal + " $!; wait $!; [ $? -gt 128 ]; } > ../" +
-                                            in.path.filename().string() + ".out")
-                                               .c_str());
-            CHECK(status == 0);
-            CHECK(std::stoul(read_file(in.path.string() + ".out")) == before.size() + 2);
-            CHECK(in.files() == before);
-            CHECK(read_file(in.path / "l.npy") == "old");
-        }
-        fs::remove(in.path.string() + ".out");
-    }
-
-    TEST_CASE("cli: what has no end, or not the size that it claims, takes no memory") {
-        Inputs in;
-        const std::string q = read_file(in.path / "q.npy");
-        write_file(in.path / "sparse.npy", q);
-        fs::resize_file(in.path / "sparse.npy", uintmax_t{1} << 40);
-        std::string claims = q;
-        claims.replace(claims.find("(50, 19), }     "), 16, "(9999999999,9),}");
-        write_file(in.path / "claims.npy", claims);
-        write_file(in.path / "padded.npy", std::string("\x93NUMPY\2\0\0\0\1\0", 12) + std::string(1 << 17, ' '));
-        if (!watched) in.before = "ulimit -v 4000000; ";
-        for (const Mistake& mistake :
-             {Mistake{"loss /dev/zero d.npy", ": /dev/zero: not a .npy file\n"},
-              Mistake{"loss sparse.npy d.npy",
-                      ": sparse.npy: 1099511627648 bytes of elements, expected 3800 for shape "},
-              Mistake{"loss claims.npy d.npy",
-                      ": claims.npy: 3800 bytes of elements, expected 359999999964 for shape "},
-              Mistake{"loss padded.npy d.npy", ": padded.npy: its header has 65536 bytes, expected at most 10000\n"},
-              Mistake{"loss /dev/stdin d.npy < sparse.npy", "bytes of elements, expected 3800 for shape"}}) {
-            INFO(mistake.arguments);
-            CHECK(in.run(mistake.arguments) == 2);
-            INFO(in.error);
-            CHECK(in.error.find(mistake.named) != std::string::npos);
-        }
-        for (const auto& [input, named] : {std::pair("cat q.npy /dev/zero", " bytes of elements, expected 3800 for"),
-                                           std::pair("cat /dev/zero", ": /dev/stdin: not a .npy file\n")}) {
-            in.before = std::string(watched ? "" : "ulimit -v 4000000; ") + input + " | ";
-            CHECK(in.run("loss /dev/stdin d.npy") == 2);
-            INFO(in.error);
-            CHECK(in.error.find(named) != std::string::npos);
-        }
-        // A pipe that is a whole file, larger than what is read of it first.
-        write_file(in.path / "wide.npy", npy(std::vector<double>(50 * 1000, 1), 50, 1000));
-        in.before = "cat wide.npy | ";
-        CHECK(in.run("loss /dev/stdin wide.npy") == 0);
-    }
-
     TEST_CASE("cli: rows without columns are refused, and empty shapes as NumPy has them") {
         Folder folder;
         write_file(folder.path / "e.npy", npy(std::vector<float>{}, 0, 0));
@@ -861,19 +580,6 @@ TEST_SUITE("cli") {
             CHECK(in.run("loss q.npy '" + name + "'") == 2);
             CHECK(in.error == "negcos: " + shown + ": No such file or directory\n");
         }
-    }
-
-    TEST_CASE("cli: a disk that is full in the middle of a file, and a folder that takes none") {
-        Inputs in;
-        // 512 bytes a file, as if there were no more.
-        in.before = "ulimit -f 1; trap '' XFSZ; ";
-        CHECK(in.run("loss q.npy d.npy --losses l.npy --grad-queries g.npy") == 2);
-        CHECK(in.error.find("--grad-queries g.npy: ") != std::string::npos);
-        CHECK(std::count(in.error.begin(), in.error.end(), '\n') == 1);
-        in.before.clear();
-        CHECK(in.run("loss q.npy d.npy --losses l.npy --grad-queries /proc/g.npy") == 2);
-        CHECK(in.error.find("--grad-queries /proc/g.npy: ") != std::string::npos);
-        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy"});
     }
 
     TEST_CASE("cli: the environment caps a default context, and its nonsense is an error") {
@@ -918,85 +624,6 @@ TEST_SUITE("cli") {
             REQUIRE(folder.run(help) == 0);
             CHECK(folder.error.empty());
             CHECK(folder.out.size() > 100);
-        }
-    }
-
-    TEST_CASE("npy: versions 1 to 3, loose spacing, and no damage from any byte") {
-        const std::vector<float> values = {1, 2, 3, 4, 5, 6};
-        const std::string good = npy(values, 2, 3);
-        CHECK(good.size() % 64 == 24);  // elements start on a 64-byte border
-        CHECK(elements<float>(good, 2, 3) == values);
-
-        const std::string text = "{ \"shape\" : (2,3) ,'fortran_order':False, 'descr':'<f4'}";
-        const auto with_header = [](int major, const std::string& header, const std::string& data) {
-            std::string bytes = "\x93NUMPY";
-            bytes += static_cast<char>(major);
-            bytes += '\0';
-            for (int k = 0; k < (major == 1 ? 2 : 4); ++k) bytes += static_cast<char>(header.size() >> (8 * k));
-            return bytes + header + data;
-        };
-        const std::string data = good.substr(good.size() - 24), vast = "{'fortran_order':False,'descr':'<f4','shape':";
-        for (const int major : {1, 2, 3}) {
-            for (const std::string& header : {text, text + " \n\n", text + std::string(10000 - text.size(), ' ')})
-                CHECK(elements<float>(with_header(major, header, data), 2, 3) == values);
-            // What NumPy refuses as well: lines that are indented, a long header, a size beside 0 that cannot be.
-            for (const std::string& header :
-                 {"\n  " + text, text + "\n ", text + std::string(10001 - text.size(), ' ')})
-                CHECK_THROWS_AS(elements<float>(with_header(major, header, data), 2, 3), negcos::cli::NpyError);
-            CHECK_THROWS_AS(
-                elements<float>(with_header(major, vast + "(0, 2305843009213693952)}", ""), 0, int64_t{1} << 61),
-                negcos::cli::NpyError);
-        }
-        CHECK(elements<float>(npy(std::vector<float>{}, 0, 7), 0, 7).empty());
-
-        // A list: one dimension, or one column.
-        const auto list = [](const std::string& bytes) {
-            return negcos::cli::parse_npy(std::as_bytes(std::span(bytes)), {NpyType::f4}, NpyShape::list).rows;
-        };
-        const std::string flat = npy(values);
-        CHECK(list(flat) == 6);
-        CHECK(list(npy(values, 6, 1)) == 6);
-        CHECK(list(npy(std::vector<float>{})) == 0);
-        CHECK_THROWS_AS(list(good), negcos::cli::NpyError);
-        CHECK_THROWS_AS(list(npy(values, 1, 6)), negcos::cli::NpyError);
-        CHECK_THROWS_AS(elements<float>(flat, 6, 1), negcos::cli::NpyError);
-        for (const char* shape : {"()    ", "(6,1,1)", "(3, 1)", "(7,)  "}) {
-            std::string bytes = flat;
-            bytes.replace(bytes.find("(6,)"), std::string(shape).size(), shape);
-            CHECK_THROWS_AS(list(bytes), negcos::cli::NpyError);
-        }
-
-        // Every byte of the header replaced, and every length: a header or an NpyError, nothing else.
-        Random random(5);
-        int accepted = 0, refused = 0;
-        const auto feed = [&](const std::string& bytes, NpyShape expected) {
-            try {
-                const auto header =
-                    negcos::cli::parse_npy(std::as_bytes(std::span(bytes)), {NpyType::f4, NpyType::i4}, expected);
-                REQUIRE(header.offset + static_cast<size_t>(header.rows * header.cols) * 4 == bytes.size());
-                if (expected == NpyShape::list) REQUIRE(header.cols == 1);
-                ++accepted;
-            } catch (const negcos::cli::NpyError&) {
-                ++refused;
-            }
-        };
-        for (const auto& [whole, expected] : {std::pair(good, NpyShape::matrix), std::pair(flat, NpyShape::list)}) {
-            accepted = refused = 0;
-            for (size_t k = 0; k < whole.size() - 24; ++k)
-                for (int value = 0; value < 256; ++value) {
-                    std::string bytes = whole;
-                    bytes[k] = static_cast<char>(value);
-                    feed(bytes, expected);
-                }
-            for (size_t size = 0; size < whole.size(); ++size) feed(whole.substr(0, size), expected);
-            for (int k = 0; k < 20000; ++k) {
-                std::string bytes = whole;
-                for (int change = 0; change < 6; ++change)
-                    bytes[static_cast<size_t>(random.below(128))] = static_cast<char>(random.next());
-                feed(bytes, expected);
-            }
-            CHECK(accepted > 100);
-            CHECK(refused > 10000);
         }
     }
 }

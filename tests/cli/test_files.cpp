@@ -7,16 +7,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "../faults.hpp"
+#include "../scratch.hpp"
 #include "cli/files.hpp"
 
 int negcos_main(int argc, char** argv);  // main.cpp
@@ -25,15 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using negcos::cli::NpyType;
-
-std::string read_file(const fs::path& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void write_file(const fs::path& path, const std::string& bytes) {
-    REQUIRE((std::ofstream(path, std::ios::binary) << bytes).flush());
-}
+using scratch::read_file;
+using scratch::write_file;
 
 std::string npy(int64_t rows, int64_t cols) {
     const std::vector<float> values(static_cast<size_t>(rows * cols), 0.5f);
@@ -41,25 +31,12 @@ std::string npy(int64_t rows, int64_t cols) {
            std::string(reinterpret_cast<const char*>(values.data()), 4 * values.size());
 }
 
-struct Folder {
-    fs::path path, out, error;
-
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "negcos-files-XXXXXX").string();
-        REQUIRE(mkdtemp(name.data()));
-        path = name, out = name + ".out", error = name + ".err";
-    }
-    Folder(const Folder&) = delete;
+// With what the command says, beside it.
+struct Folder : scratch::Folder {
+    fs::path out = path.string() + ".out", error = path.string() + ".err";
     ~Folder() {
-        fs::remove_all(path);
         fs::remove(out);
         fs::remove(error);
-    }
-    std::string operator/(const char* name) const { return (path / name).string(); }
-    std::set<std::string> files() const {
-        std::set<std::string> names;
-        for (const auto& entry : fs::directory_iterator(path)) names.insert(entry.path().filename().string());
-        return names;
     }
 };
 

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "kernels.hpp"
+#include "replace_file.hpp"
 #include "status.hpp"
 #include "validate.hpp"
 
@@ -72,16 +73,6 @@ int32_t fail_errno(const char* path) noexcept {
     return fail(NEGCOS_STATUS_IO, "%.300s: %s", path, errno ? std::strerror(errno) : "it ended while it was read");
 }
 
-// Whose it is as far as possible, and in no case more for anyone to read or write.
-bool copy_rights(const struct stat& from, int fd) noexcept {
-    mode_t mode = from.st_mode & 0777;
-    if (fchown(fd, from.st_uid, from.st_gid) != 0 && fchown(fd, static_cast<uid_t>(-1), from.st_gid) != 0)
-        mode &= 0707 | (mode & 07) << 3;
-    if (fchmod(fd, mode) == 0) return true;
-    struct stat now;
-    return fstat(fd, &now) == 0 && (now.st_mode & 0777 & ~mode) == 0;
-}
-
 class File {
 public:
     File(const char* path, int flags) noexcept : fd_(open(path, flags | O_CLOEXEC, 0666)) {}
@@ -98,13 +89,7 @@ public:
             const size_t size = 8 * std::min(count - done, kChunk);
             for (size_t b = 0; b < size; ++b)
                 bytes_[b] = static_cast<unsigned char>(words[done + b / 8] >> (8 * (b % 8)));
-            for (size_t at = 0; at < size;) {
-                const ssize_t wrote = write(fd_, bytes_ + at, size - at);
-                if (wrote > 0)
-                    at += static_cast<size_t>(wrote);
-                else if (wrote == 0 || errno != EINTR)
-                    return false;
-            }
+            if (!write_all(fd_, bytes_, size)) return false;
         }
         return true;
     }

@@ -4,8 +4,8 @@
 
     branches.py ROOT WHOLE BUILD...     fails unless in the files of the folder WHOLE every branch was taken
 
-Each instance of a template counts for itself in WHOLE, elsewhere any of them. The edges on which an exception would leave are no branches of ours;
-gcovr, up to 8.8 at least, counts them as never taken.
+Each instance of a template counts for itself in WHOLE, elsewhere any of them. The edges on which an exception would
+leave are no branches of ours; gcovr, up to 8.8 at least, counts them as never taken.
 """
 import collections
 import json

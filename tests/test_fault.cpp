@@ -122,29 +122,39 @@ std::vector<int32_t> threadings(const char* test) {
     return all;
 }
 
-// Whether work() says yes in a child, within a minute: what keeps threads, or could end the process, is tried there.
+// What work() gives in a child, within a minute: what keeps threads, or could end the process, is tried there.
 template <class Work>
-bool child_succeeds(Work&& work) {
+int status_of_child(Work&& work) {
     std::fflush(nullptr);
     const pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
         alarm(60);
-        _exit(work() ? 0 : 1);
+        _exit(work());
     }
     int status = -1;
     REQUIRE(waitpid(child, &status, 0) == child);
     if (!WIFEXITED(status)) MESSAGE("ended by signal ", WTERMSIG(status));
-    if (WIFEXITED(status) && WEXITSTATUS(status) > 1) MESSAGE("ended with ", WEXITSTATUS(status));
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+template <class Work>
+bool child_succeeds(Work&& work) {
+    return status_of_child([&] { return work() ? 0 : 1; }) == 0;
 }
 
-// A test case in a process of its own, which knows by this variable that it is one. Returns where there is none.
+// A test case in a program of its own, which has used nothing yet: it finds kAgain in its environment, and ends with
+// kRan, which no other end gives, where all is right.
 constexpr const char* kAgain = "NEGCOS_FAULT_AGAIN";
-bool again(const char* test_case, const std::string& value) {
-    setenv(kAgain, value.c_str(), 1);
-    execl("/proc/self/exe", "test_fault", "--quiet", (std::string("--test-case=") + test_case).c_str(), nullptr);
-    return false;
+constexpr int kRan = 42;
+template <class Prepare>
+bool again(const char* test_case, const std::string& value, Prepare&& prepare) {
+    return status_of_child([&] {
+               setenv(kAgain, value.c_str(), 1);
+               prepare();
+               const std::string filter = std::string("--test-case=") + test_case;
+               execl("/proc/self/exe", "test_fault", "--quiet", filter.c_str(), nullptr);
+               return 1;
+           }) == kRan;
 }
 
 // Whether the library has it, asked without using it.
@@ -197,6 +207,12 @@ std::string expected_of(Call& call) {
     call.clear();
     REQUIRE(call.run(serial.get()) == NEGCOS_STATUS_OK);
     return call.bytes();
+}
+
+// Whether a call in a new context is right, with nothing failing.
+bool works(int32_t threading) {
+    Call call(NEGCOS_SAMPLING_SHUFFLE, 0);
+    return first_call(call, threading, {kMemory, kNever, false}, expected_of(call)) == kDone;
 }
 
 TEST_SUITE("fault") {
@@ -267,11 +283,7 @@ TEST_SUITE("fault") {
                         kWatched ? "the address sanitizer's threads have their own" : "no OpenMP");
             return;
         }
-        if (std::getenv(kAgain)) {
-            Call call(NEGCOS_SAMPLING_SHUFFLE, 0);
-            CHECK(first_call(call, NEGCOS_THREADING_OPENMP, {kMemory, kNever, false}, expected_of(call)) == kDone);
-            return;
-        }
+        if (std::getenv(kAgain)) _exit(works(NEGCOS_THREADING_OPENMP) ? kRan : 1);
         // OpenMP reads them before main() begins.
         for (const auto& [first, second] : {std::pair("100000G", ""),
                                             {" 100000000 m ", ""},
@@ -284,12 +296,11 @@ TEST_SUITE("fault") {
                                             {"64M", "100000G"},
                                             {"5T", "9x"}}) {
             INFO("OMP_STACKSIZE '" << std::string(first) << "', GOMP_STACKSIZE '" << std::string(second) << "'");
-            CHECK(child_succeeds([first = first, second = second] {
+            CHECK(again("fault: stacks*", "", [first = first, second = second] {
                 setenv("OMP_STACKSIZE", first, 1);
                 setenv("GOMP_STACKSIZE", second, 1);
                 const struct rlimit limit { rlim_t{8} << 30, rlim_t{8} << 30 };
                 setrlimit(RLIMIT_AS, &limit);
-                return again("fault: stacks*", "");
             }));
         }
     }
@@ -306,15 +317,13 @@ TEST_SUITE("fault") {
             faults::arm(kMemory, std::atoll(nth));
             const int32_t status = negcos_context_create(&options, &context);
             faults::disarm();
-            CHECK((status == NEGCOS_STATUS_OK || status == NEGCOS_STATUS_OUT_OF_MEMORY));
             negcos_context_destroy(context);
-            Call call(NEGCOS_SAMPLING_SHUFFLE, 0);
-            CHECK(first_call(call, NEGCOS_THREADING_TBB, {kMemory, kNever, false}, expected_of(call)) == kDone);
-            return;
+            const bool right = status == NEGCOS_STATUS_OK || status == NEGCOS_STATUS_OUT_OF_MEMORY;
+            _exit(right && works(NEGCOS_THREADING_TBB) ? kRan : 1);
         }
         for (int nth = 0; nth < 20; ++nth) {
             INFO("allocation " << nth);
-            CHECK(child_succeeds([nth] { return again("fault: oneTBB*", std::to_string(nth)); }));
+            CHECK(again("fault: oneTBB*", std::to_string(nth), [] {}));
         }
     }
 
@@ -325,24 +334,23 @@ TEST_SUITE("fault") {
             INFO("threading " << threading);
             const auto work = [&] {
                 bool done = false, reached = false;
-                const std::function<void()> calls = [&] {
+                std::function<void()> calls = [&] {
                     pthread_cancel(pthread_self());
-                    negcos_context_options options = options_for(threading);
-                    negcos_context* context = nullptr;
-                    negcos_frequency *frequency = nullptr, *loaded = nullptr;
-                    Call call(NEGCOS_SAMPLING_SHUFFLE, 0);
-                    call.clear();
-                    done = negcos_context_create(&options, &context) == NEGCOS_STATUS_OK &&
-                           call.run(context) == NEGCOS_STATUS_OK &&
-                           negcos_frequency_create(nullptr, &frequency) == NEGCOS_STATUS_OK &&
-                           negcos_frequency_save(frequency, path.c_str()) == NEGCOS_STATUS_OK &&
-                           negcos_frequency_load(path.c_str(), &loaded) == NEGCOS_STATUS_OK;
-                    negcos_frequency_destroy(frequency);
-                    negcos_frequency_destroy(loaded);
-                    negcos_context_destroy(context);
-                };
-                const std::function<void()> both = [&] {
-                    calls();
+                    {
+                        negcos_context_options options = options_for(threading);
+                        negcos_context* context = nullptr;
+                        negcos_frequency *frequency = nullptr, *loaded = nullptr;
+                        Call call(NEGCOS_SAMPLING_SHUFFLE, 0);
+                        call.clear();
+                        done = negcos_context_create(&options, &context) == NEGCOS_STATUS_OK &&
+                               call.run(context) == NEGCOS_STATUS_OK &&
+                               negcos_frequency_create(nullptr, &frequency) == NEGCOS_STATUS_OK &&
+                               negcos_frequency_save(frequency, path.c_str()) == NEGCOS_STATUS_OK &&
+                               negcos_frequency_load(path.c_str(), &loaded) == NEGCOS_STATUS_OK;
+                        negcos_frequency_destroy(frequency);
+                        negcos_frequency_destroy(loaded);
+                        negcos_context_destroy(context);
+                    }
                     pthread_testcancel();
                     reached = true;
                 };
@@ -350,10 +358,10 @@ TEST_SUITE("fault") {
                 if (pthread_create(
                         &thread, nullptr,
                         [](void* body) -> void* {
-                            (*static_cast<const std::function<void()>*>(body))();
+                            (*static_cast<std::function<void()>*>(body))();
                             return nullptr;
                         },
-                        const_cast<std::function<void()>*>(&both)) != 0)
+                        &calls) != 0)
                     return false;
                 pthread_join(thread, nullptr);
                 return done && !reached;
@@ -489,7 +497,7 @@ TEST_SUITE("fault") {
                 }
                 CHECK(live_blocks() == before);
                 CHECK(std::distance(std::filesystem::directory_iterator(folder), {}) == 1);
-                // Some failures are got over, such as of giving a file its owner.
+                // Some failures are got over, such as of permissions that a file has anyway.
                 if (status == NEGCOS_STATUS_OK && !fewer) std::ofstream(path, std::ios::binary) << old;
                 if (!fewer) continue;
                 CHECK(status == NEGCOS_STATUS_OK);

@@ -16,6 +16,8 @@
 #include <optional>
 #include <utility>
 
+#include "../replace_file.hpp"
+
 namespace negcos::cli {
 namespace {
 
@@ -42,19 +44,6 @@ public:
 private:
     int fd_;
 };
-
-bool write_all(int fd, const void* data, size_t size) {
-    const char* at = static_cast<const char*>(data);
-    while (size > 0) {
-        const ssize_t written = write(fd, at, size);
-        if (written < 0 && errno == EINTR) continue;
-        if (written == 0) errno = EIO;  // no device is known to do so, and none is tried for ever
-        if (written <= 0) return false;
-        at += written;
-        size -= static_cast<size_t>(written);
-    }
-    return true;
-}
 
 // Reads on until there are `size` bytes or the file ends, in memory that grows with what comes. By read() and not by
 // mmap(): a file that shrinks meanwhile must not kill the process.
@@ -121,16 +110,6 @@ Identity identify(std::string label, const std::string& path) {
 bool write_output(const Output& output, int fd) {
     return write_all(fd, output.preamble.data(), output.preamble.size()) &&
            write_all(fd, output.elements.data(), output.elements.size());
-}
-
-// Whose it is as far as possible, and in no case more for anyone to read or write.
-bool copy_rights(const struct stat& from, int fd) {
-    mode_t mode = from.st_mode & 0777;
-    if (fchown(fd, from.st_uid, from.st_gid) != 0 && fchown(fd, static_cast<uid_t>(-1), from.st_gid) != 0)
-        mode &= 0707 | (mode & 07) << 3;
-    if (fchmod(fd, mode) == 0) return true;
-    struct stat now;
-    return fstat(fd, &now) == 0 && (now.st_mode & 0777 & ~mode) == 0;
 }
 
 // What renameat2() says of a file system, or a kernel, that has no more than rename().

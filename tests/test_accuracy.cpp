@@ -122,8 +122,8 @@ template <class E>
 void large_all(const char* dtype) {
     constexpr int64_t kDocuments = 65536, kDim = 16;
     constexpr size_t kJudged = 12;
-    for (const auto& [scale, batch] :
-         {std::pair(1.0, kDocuments / 16), {20.0, kDocuments}, {1000.0, kDocuments / 16}}) {
+    for (const double scale : {1.0, 20.0, 1000.0}) {
+        const int64_t batch = scale == 20 ? kDocuments : kDocuments / 16;
         INFO(dtype << " scale " << scale);
         Problem<E> p = problem_of<E>({Inputs::normal, scale, kDocuments, kDim, -1});
         p.batch = batch;

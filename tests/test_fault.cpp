@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <functional>
 #include <iterator>
 
+#include "child.hpp"
 #include "faults.hpp"
 #include "half.hpp"
 #include "pools.hpp"
@@ -122,24 +122,12 @@ std::vector<int32_t> threadings(const char* test) {
     return all;
 }
 
-// What work() gives in a child, within a minute: what keeps threads, or could end the process, is tried there.
-template <class Work>
-int status_of_child(Work&& work) {
-    std::fflush(nullptr);
-    const pid_t child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        alarm(60);
-        _exit(work());
-    }
-    int status = -1;
-    REQUIRE(waitpid(child, &status, 0) == child);
-    if (!WIFEXITED(status)) MESSAGE("ended by signal ", WTERMSIG(status));
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
+// Whether work() says yes in a child: what keeps threads, or could end the process, is tried there.
 template <class Work>
 bool child_succeeds(Work&& work) {
-    return status_of_child([&] { return work() ? 0 : 1; }) == 0;
+    const int status = harness::status_of_child([&] { return work() ? 0 : 1; });
+    if (status > 1) MESSAGE("ended with ", status);
+    return status == 0;
 }
 
 // A test case in a program of its own, which has used nothing yet: it finds kAgain in its environment, and ends with
@@ -148,7 +136,7 @@ constexpr const char* kAgain = "NEGCOS_FAULT_AGAIN";
 constexpr int kRan = 42;
 template <class Prepare>
 bool again(const char* test_case, const std::string& value, Prepare&& prepare) {
-    return status_of_child([&] {
+    return harness::status_of_child([&] {
                setenv(kAgain, value.c_str(), 1);
                prepare();
                const std::string filter = std::string("--test-case=") + test_case;
@@ -285,20 +273,21 @@ TEST_SUITE("fault") {
         }
         if (std::getenv(kAgain)) _exit(works(NEGCOS_THREADING_OPENMP) ? kRan : 1);
         // OpenMP reads them before main() begins.
-        for (const auto& [first, second] : {std::pair("100000G", ""),
-                                            {" 100000000 m ", ""},
-                                            {"100000000000", ""},
-                                            {"8192g", "1M"},
-                                            {"", "100000G"},
-                                            {"junk", "100000G"},
-                                            {"5T", "100000G"},
-                                            {"100000GB", "100000G"},
-                                            {"64M", "100000G"},
-                                            {"5T", "9x"}}) {
-            INFO("OMP_STACKSIZE '" << std::string(first) << "', GOMP_STACKSIZE '" << std::string(second) << "'");
-            CHECK(again("fault: stacks*", "", [first = first, second = second] {
-                setenv("OMP_STACKSIZE", first, 1);
-                setenv("GOMP_STACKSIZE", second, 1);
+        for (const auto& sizes : {std::pair("100000G", ""),
+                                  {" 100000000 m ", ""},
+                                  {"100000000000", ""},
+                                  {"8192g", "1M"},
+                                  {"", "100000G"},
+                                  {"junk", "100000G"},
+                                  {"5T", "100000G"},
+                                  {"100000GB", "100000G"},
+                                  {"64M", "100000G"},
+                                  {"5T", "9x"}}) {
+            INFO("OMP_STACKSIZE '" << std::string(sizes.first) << "', GOMP_STACKSIZE '" << std::string(sizes.second)
+                                   << "'");
+            CHECK(again("fault: stacks*", "", [&] {
+                setenv("OMP_STACKSIZE", sizes.first, 1);
+                setenv("GOMP_STACKSIZE", sizes.second, 1);
                 const struct rlimit limit { rlim_t{8} << 30, rlim_t{8} << 30 };
                 setrlimit(RLIMIT_AS, &limit);
             }));
@@ -414,7 +403,8 @@ TEST_SUITE("fault") {
             {{"sigmoid, log-uniform", NEGCOS_SAMPLING_LOG_UNIFORM, 1u << variants::sigmoid}, false},
         };
         for (const int32_t threading : threadings("fault: warm"))
-            for (const auto& [kind, half] : all) {
+            for (const auto& each : all) {
+                const Kind& kind = each.kind;
                 INFO("threading " << threading << ", " << std::string(kind.name));
                 Call call(kind.sampling, kind.features);
                 negcos_context_options options = options_for(threading);
@@ -422,7 +412,7 @@ TEST_SUITE("fault") {
                 REQUIRE(negcos_context_create(&options, &context) == NEGCOS_STATUS_OK);
                 call.clear();
                 // Whatever numbers the first halves of what is there make.
-                if (half)
+                if (each.half)
                     for (int32_t* dtype :
                          {&call.batch.queries.dtype, &call.batch.documents.dtype, &call.batch.hard_negatives.dtype,
                           &call.result.losses.dtype, &call.result.grad_queries.dtype, &call.result.grad_documents.dtype,

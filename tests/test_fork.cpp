@@ -11,31 +11,17 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "child.hpp"
 #include "pools.hpp"
 
 namespace {
 
 using harness::Problem;
 using harness::run;
+using harness::status_of_child;
 
 constexpr int kChildren = 100;
-
-// What work() gives in a child, 0 where it is right; one that hangs is killed.
-template <class Work>
-int status_of_child(Work&& work, bool with_exit_handlers = false) {
-    std::fflush(nullptr);  // or the child says it again
-    const pid_t child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        alarm(60);
-        const int status = work();
-        if (with_exit_handlers) std::exit(status);
-        _exit(status);
-    }
-    int status = -1;
-    REQUIRE(waitpid(child, &status, 0) == child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
+constexpr int kRight = 0, kWrong = 1, kNoNamespaces = 77;
 
 std::vector<Problem<float>> problems() {
     std::vector<Problem<float>> all;
@@ -98,7 +84,6 @@ TEST_SUITE("unit") {
         const Problem<float> p = problems().front();
         negcos::Context serial = harness::context("scalar");
         const std::string expected = run(serial, p).bytes();
-        constexpr int kRight = 0, kWrong = 1, kNoNamespaces = 77;
         for (const int32_t threading : harness::back_ends("fork: namespaces")) {
             INFO("threading " << threading);
             const auto in_namespace = [](auto&& work) {

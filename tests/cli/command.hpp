@@ -85,7 +85,11 @@ struct Mistake {
     std::string arguments, named;
 };
 
-#ifdef __SANITIZE_ADDRESS__
+// gcc defines a macro, clang has a feature.
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 inline constexpr bool watched = true;  // in more memory than is there
 #else
 inline constexpr bool watched = false;

@@ -166,7 +166,7 @@ LossTerms<Working<E>> terms_of(const negcos_options& options, const negcos_batch
     t.objective = options.objective == NEGCOS_OBJECTIVE_SIGMOID     ? Terms::Objective::sigmoid
                   : options.objective == NEGCOS_OBJECTIVE_DECOUPLED ? Terms::Objective::decoupled
                                                                     : Terms::Objective::softmax;
-    t.factor = options.scale / options.temperature;
+    t.factor = options.scale / temperature_of(options);
     t.hardness = options.hardness;
     t.margin = options.margin;
     t.smoothing = options.label_smoothing;
@@ -222,7 +222,7 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
     problem.dim = batch.queries.cols;
     problem.mean = options.reduction == NEGCOS_REDUCTION_MEAN;
     problem.batch_softmax = options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX;
-    problem.loss = {options.scale / options.temperature, problem.mean ? 1.0 / rows : 1.0};
+    problem.loss = {options.scale / temperature_of(options), problem.mean ? 1.0 / rows : 1.0};
     problem.losses = output_of<E>(result.losses);
     problem.hit_probability = output_of<E>(result.hit_probability);
     problem.logits = output_of<E>(result.logits);
@@ -316,7 +316,7 @@ int32_t evaluate_with(Context& context, const negcos_options& options, const neg
     const double nan = std::numeric_limits<double>::quiet_NaN();
     const auto one_nan = [nan](double x) { return x == x ? x : nan; };
     result.loss = one_nan(totals.loss.value() / problem.terms.total_weight);
-    result.grad_scale = one_nan(totals.grad_scale.value() / options.temperature);
+    result.grad_scale = one_nan(totals.grad_scale.value() / temperature_of(options));
     result.grad_bias = one_nan(totals.grad_bias.value());
     result.accuracy = ranked ? static_cast<double>(totals.rank_zero) / rows : nan;
     result.mean_reciprocal_rank = ranked ? totals.reciprocal_rank.value() / rows : nan;

@@ -197,11 +197,11 @@ int32_t check_given(const negcos_options& options, const negcos_batch& batch) {
 
 int32_t check_scale(const negcos_options& options, const negcos_batch& batch) {
     const double most = most_of(options, batch);
-    const double factor = options.scale / options.temperature;
+    const double temperature = temperature_of(options), factor = options.scale / temperature;
     if (!(std::fabs(factor) <= most))
         return fail(NEGCOS_STATUS_VALUE,
                     "options.scale / options.temperature is %g / %g, expected a ratio of at most %g for this dtype",
-                    options.scale, options.temperature, most);
+                    options.scale, temperature, most);
     const double terms[] = {factor * options.margin, std::fabs(factor) + std::fabs(options.hardness), options.bias};
     const char* const names[] = {"margin", "hardness", "bias"};
     for (size_t k = 0; k < std::size(terms); ++k)
@@ -348,6 +348,10 @@ bool is_general(const negcos_options& o, const negcos_batch& batch) {
            o.exclude != 0 || o.margin != 0 || o.label_smoothing != 0 || o.hardness != 0 ||
            o.false_negative_margin < std::numeric_limits<double>::infinity() || o.prefix_count > 0 ||
            batch.hard_negatives.data || batch.positives || batch.log_probability || batch.weights;
+}
+
+double temperature_of(const negcos_options& o) {
+    return o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX ? 1 : o.temperature;
 }
 
 int32_t validate_options(const negcos_options& o) {

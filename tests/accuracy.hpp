@@ -109,7 +109,7 @@ struct Bound {
         m = std::min(vectors, 32.0) + std::ceil(vectors / 32) + 4;
         const double scores = tiles ? std::min(dim, 256.0) + std::ceil(dim / 256) : m;
         i = m / 2 + 3;
-        factor = std::abs(p.options.scale / p.options.temperature);
+        factor = std::abs(p.options.scale / oracle::temperature_of(p.options));
         logit = factor * (scores + 2 * i + 2 + 12) * u;
         sums = 512 / lanes + 4 + (sizeof(T) == 8 ? std::ceil(static_cast<double>(p.count) / 192) + 8 : 0);
         weights = std::expm1(2 * logit) / u + sums + 14;
@@ -239,7 +239,7 @@ Errors errors_of(const Problem<E>& p, const harness::Outputs<E>& got, const orac
 // `strictly` where that is to be seen.
 template <class E>
 void check(const Problem<E>& p, const Errors& e, bool loss_strictly, bool gradients_strictly) {
-    const double factor = std::abs(p.options.scale / p.options.temperature);
+    const double factor = std::abs(p.options.scale / oracle::temperature_of(p.options));
     CHECK(e.loss_conditioned <= 10);
     CHECK(e.queries_conditioned <= 20 * std::max(1.0, factor / 20));
     CHECK(e.documents_conditioned <= 20 * std::max(1.0, factor / 20));

@@ -307,7 +307,7 @@ struct Tolerance {
 
     explicit Tolerance(const Problem<T>& p) {
         const double eps = std::numeric_limits<T>::epsilon();
-        const double factor = std::abs(p.options.scale / p.options.temperature);
+        const double factor = std::abs(p.options.scale / oracle::temperature_of(p.options));
         double unit = 1, shortest = 1;
         const auto of_queries = lengths(p.queries, p.dim), of_documents = lengths(p.documents, p.dim),
                    of_hard = lengths(p.hard, p.dim);
@@ -357,8 +357,9 @@ void check_against_oracle(const Problem<T>& p, const Outputs<T>& got, const orac
         CHECK(distance(got.logits, expected.logits) <= logit + 4 * eps * magnitude(expected.logits));
     CHECK(std::abs(got.numbers.loss - static_cast<double>(expected.loss)) <= of_all * loss);
     CHECK(std::abs(got.numbers.grad_scale - static_cast<double>(expected.grad_scale)) <=
-          tolerance.terms * expected.scale_terms +
-              4 * of_all * tolerance.similarity * std::max(2.0, expected.loss_terms) / p.options.temperature);
+          tolerance.terms * expected.scale_terms + 4 * of_all * tolerance.similarity *
+                                                       std::max(2.0, expected.loss_terms) /
+                                                       oracle::temperature_of(p.options));
     CHECK(std::abs(got.numbers.grad_bias - static_cast<double>(expected.grad_bias)) <=
           tolerance.terms * expected.bias_terms);
     CHECK(got.numbers.zero_rows == expected.zero_rows);

@@ -160,6 +160,11 @@ struct Candidate {
     W slope = 0, terms = 0;  // d loss / d logit of the list's loss, and the absolute values that it is a sum of
 };
 
+// As published, the temperature cancels.
+inline double temperature_of(const negcos_options& o) {
+    return o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX ? 1 : o.temperature;
+}
+
 template <class T, class W>
 class Evaluation {
     using List = std::vector<Candidate<W>>;
@@ -209,7 +214,9 @@ public:
 private:
     static size_t at(int64_t i) { return static_cast<size_t>(i); }
     static W absolute(W x) { return x < 0 ? -x : x; }
-    W scale() const { return static_cast<W>(o_.scale) / static_cast<W>(o_.temperature); }
+    bool batch_softmax() const { return o_.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX; }
+    W temperature() const { return static_cast<W>(temperature_of(o_)); }
+    W scale() const { return static_cast<W>(o_.scale) / temperature(); }
     W weight(int64_t i) const { return in_.weights.empty() ? W(1) : static_cast<W>(in_.weights[at(i)]); }
     int64_t positive(int64_t i) const { return in_.positives.empty() ? i : in_.positives[at(i)]; }
     W log_probability(int64_t j) const {  // hard negatives have none
@@ -333,8 +340,8 @@ private:
 
     // By the chain rule from d loss / d logit, `due` times.
     void add_gradient(const Candidate<W>& c, const Prefix<W>& prefix, W due, bool positive = true) {
-        const W g = due * c.slope, temperature = static_cast<W>(o_.temperature);
-        const W per_scale = (c.similarity - (positive ? static_cast<W>(o_.margin) : W(0))) / temperature;
+        const W g = due * c.slope;
+        const W per_scale = (c.similarity - (positive ? static_cast<W>(o_.margin) : W(0))) / temperature();
         const double terms = static_cast<double>(due * c.terms);
         out_.grad_scale += g * per_scale;
         out_.scale_terms += terms * std::abs(static_cast<double>(per_scale));
@@ -362,11 +369,10 @@ private:
 
     void add_prefix(int64_t dim, W of_prefix, bool last) {
         const Prefix<W> prefix(o_, in_, dim), held(o_, held_, dim);
-        const bool batch_softmax = o_.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX;
         std::vector<List> lists, columns;
         for (int64_t i = 0; i < in_.batch; ++i) lists.push_back(row_list(prefix, held, i));
         for (int64_t j = 0; both() && j < in_.batch; ++j) columns.push_back(column_list(prefix, held, j));
-        if (batch_softmax)
+        if (batch_softmax())
             add_batch_softmax(lists, prefix, of_prefix);
         else
             for (std::vector<List>* direction : {&lists, &columns})
@@ -382,8 +388,8 @@ private:
             for (const List& list : *direction)
                 for (const Candidate<W>& c : list) out_.excluded += c.row >= 0 && !c.left;
         for (size_t i = 0; i < lists.size(); ++i)
-            describe(lists[i], batch_softmax ? of_prefix : of_prefix * weights_[i]);
-        if (batch_softmax || in_.batch == 0) out_.accuracy = out_.mean_reciprocal_rank = static_cast<W>(std::nan(""));
+            describe(lists[i], batch_softmax() ? of_prefix : of_prefix * weights_[i]);
+        if (batch_softmax() || in_.batch == 0) out_.accuracy = out_.mean_reciprocal_rank = static_cast<W>(std::nan(""));
     }
 
     // The list itself, its logits and its rank.

@@ -78,6 +78,25 @@ TEST_SUITE("unit") {
             CHECK(run(context, p).numbers.loss == loss);
         }
     }
+
+    TEST_CASE("BATCH_SOFTMAX: the temperature has no effect") {
+        for (const std::string& isa : isas("BATCH_SOFTMAX: the temperature has no effect")) {
+            negcos::Context context = harness::context(isa);
+            Problem<float> p(37, 37, 24, 1);
+            p.options.objective = NEGCOS_OBJECTIVE_BATCH_SOFTMAX;
+            p.options.rounds = 3;
+            const Outputs<float> expected = run(context, p);
+            // 1e-300: also a scale over it that no number could hold
+            for (const double temperature : {0.7, 3.0, 1e-300}) {
+                p.options.temperature = temperature;
+                const Outputs<float> got = run(context, p);
+                CHECK(got.bytes() == expected.bytes());
+                CHECK(got.logits == expected.logits);
+                CHECK(got.numbers.grad_scale == expected.numbers.grad_scale);
+                check_against_oracle(p, got);
+            }
+        }
+    }
 }
 
 }  // namespace

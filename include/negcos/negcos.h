@@ -215,7 +215,7 @@ typedef struct negcos_options {
     uint64_t step;      /* the training step, so that each draws new negatives from one seed; 0 */
     double scale;       /* 20; any finite number whose ratio to the temperature is at most 2^124 (F64: 2^1020) in size;
                            2^90 (2^960), as all terms of a logit, for all but the plain SOFTMAX and BATCH_SOFTMAX */
-    double temperature; /* 1; finite, > 0 */
+    double temperature; /* 1; finite, > 0; without effect under BATCH_SOFTMAX, where the published layer's t cancels */
     double bias;        /* 0; SIGMOID only */
     double norm_floor;  /* 1e-12; finite, >= 0: norms below it count as it */
     double margin;      /* 0; finite */

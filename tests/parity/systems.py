@@ -548,7 +548,7 @@ def negative_cosine_layer_published(rng, b, d):
         return -np.log(np.exp(scores) / np.exp(scores).sum(axis=0))[:, 0].mean()
 
     def ours(negcos, queries, documents):
-        r = negcos.evaluate(queries, documents, objective="batch-softmax", rounds=rounds)
+        r = negcos.evaluate(queries, documents, objective="batch-softmax", rounds=rounds, temperature=t)
         return r.loss, r.grad_queries, r.grad_documents
 
     return pairs(rng, b, d), system, ours

@@ -293,7 +293,7 @@ struct EdgeSums {
     double spread = 0;   // of the positive's logit minus the negative's
     double reach = 0;    // of (similarity - the positive's)
     double kept = 0;     // negatives left
-    double rank = 0;     // those with a logit >= the positive's
+    double rank = 0;     // those whose logit is not below the positive's
     double dropped = 0;  // negatives that an exclusion or false_negative_margin took away
 };
 

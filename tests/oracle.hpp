@@ -404,7 +404,7 @@ private:
             out_.slopes.back().push_back(due * c.slope);
             if (!all()) out_.logits.push_back(c.left ? c.logit : -static_cast<W>(HUGE_VAL));
             if (!c.left || c.row == list[0].row) continue;
-            rank += c.logit >= list[0].logit;
+            rank += !(c.logit < list[0].logit);  // NaN on either side loses
             if (c.logit != list[0].logit)
                 out_.rank_clearance = std::min(out_.rank_clearance, absolute(c.logit - list[0].logit));
         }

@@ -295,6 +295,57 @@ void broken_hard_negative(Contexts& contexts, int32_t sampling, bool dense) {
         }
 }
 
+// NaN on either side counts against the model: a positive that is NaN is outranked by all negatives that are there, a
+// negative that is NaN outranks its positive.
+template <class T>
+void ranks_of_nan(Contexts& contexts, int32_t sampling, bool dense) {
+    const auto broken = [](std::vector<T>& rows, size_t begin, size_t end, double bad) {
+        std::fill(rows.begin() + static_cast<ptrdiff_t>(begin * 9), rows.begin() + static_cast<ptrdiff_t>(end * 9),
+                  static_cast<T>(bad));
+    };
+    const auto judge = [&](const Problem<T>& p, const char* where) {
+        INFO(where);
+        const auto out = run_everywhere(contexts, p);
+        const auto expected = oracle::evaluate<T>(p.options_of(), p.inputs(out.negatives));
+        CHECK(std::isnan(out.numbers.loss));
+        CHECK(out.numbers.accuracy == doctest::Approx(static_cast<double>(expected.accuracy)).epsilon(1e-12));
+        CHECK(out.numbers.mean_reciprocal_rank ==
+              doctest::Approx(static_cast<double>(expected.mean_reciprocal_rank)).epsilon(1e-12));
+        return out;
+    };
+    for (const Features features :
+         {Features{0}, add(0, hard), add(0, sigmoid), add(0, decoupled), add(0, label_smoothing), add(0, both),
+          add(0, false_negative_margin), add(0, prefixes), add(0, same_document), add(0, dot)}) {
+        if (has(features, both) && sampling != NEGCOS_SAMPLING_ALL) continue;
+        for (const double bad : {kNan, std::numeric_limits<double>::infinity()}) {
+            if (has(features, dot) && bad == bad)
+                continue;  // their logits are Inf, in the wider type of the oracle too
+            for (const double scale : {20.0, -20.0, 0.0}) {
+                INFO(names_of(features) << " " << bad << " scale " << scale);
+                const Problem<T> p = [&] {
+                    Problem<T> whole = ordinary<T>(sampling, dense, features);
+                    whole.options.scale = scale;
+                    if (!whole.prefix_dims.empty()) whole.prefix_dims = {4, 9}, whole.prefix_weights = {0.5, 1};
+                    return whole;
+                }();
+                Problem<T> one = p;
+                broken(one.queries, 5, 6, bad);
+                judge(one, "a query");
+                one = p;
+                broken(one.documents, 3, 4, bad);
+                judge(one, "a document");
+                one = p;
+                broken(one.queries, 0, 12, bad);
+                const auto out = judge(one, "all queries");
+                if (sampling == NEGCOS_SAMPLING_ALL && features == 0) {
+                    CHECK(out.numbers.accuracy == 0);
+                    CHECK(out.numbers.mean_reciprocal_rank == doctest::Approx(1.0 / static_cast<double>(p.count)));
+                }
+            }
+        }
+    }
+}
+
 // A prefix is a call on its columns alone, and the last one's numbers are the result's.
 template <class T>
 void prefixes_are_calls(Contexts& contexts, int32_t sampling, bool dense) {
@@ -539,6 +590,7 @@ TEST_SUITE("unit") {
     NEGCOS_EACH_ENGINE("variant edges: extreme scales", extreme_scales)
     NEGCOS_EACH_ENGINE("variant edges: all rows alike", all_alike)
     NEGCOS_EACH_ENGINE("variant edges: NaN and Inf in a hard negative", broken_hard_negative)
+    NEGCOS_EACH_ENGINE("variant edges: ranks of NaN and Inf", ranks_of_nan)
     NEGCOS_EACH_ENGINE("variant edges: prefixes are calls", prefixes_are_calls)
 }
 

@@ -255,13 +255,14 @@ typedef struct negcos_batch {
  */
 typedef struct negcos_result {
     uint32_t struct_size;
-    uint32_t reserved;           /* 0 */
-    double loss;                 /* weighted mean or sum of the losses; 0 for an empty batch */
-    double grad_scale;           /* d loss / d scale */
-    double grad_bias;            /* d loss / d bias; 0 without SIGMOID */
-    double accuracy;             /* share of queries whose positive's logit is above every negative's; ties lose; the
-                                    positive's own row is no negative. NaN under BATCH_SOFTMAX and for an empty batch */
-    double mean_reciprocal_rank; /* mean of 1 / (1 + number of negatives with a logit >= the positive's); likewise */
+    uint32_t reserved; /* 0 */
+    double loss;       /* weighted mean or sum of the losses; 0 for an empty batch */
+    double grad_scale; /* d loss / d scale */
+    double grad_bias;  /* d loss / d bias; 0 without SIGMOID */
+    double accuracy;   /* share of queries with rank 0. The rank is the number of negatives, the positive's own row left
+                          out, whose logit is not below the positive's: ties and NaN count against the model. NaN
+                          under BATCH_SOFTMAX and for an empty batch */
+    double mean_reciprocal_rank; /* mean of 1 / (1 + rank); likewise */
     int64_t excluded;     /* negatives dropped by exclude and false_negative_margin; with BOTH of both directions */
     int64_t zero_rows;    /* rows of queries, documents and hard negatives whose norm is 0 (COSINE); their
                              cosines and gradients are 0 */

@@ -49,6 +49,7 @@ struct EdgeLogits {
     T limit = 0;     // similarities above it are dropped
     T own = 0;       // the positive's similarity
     T positive = 0;  // and logit
+    T least = 0;  // negatives whose logits are not below it outrank the positive: all that are there, where it is NaN
 
     explicit EdgeLogits(const LossTerms<T>& t)
         : factor(static_cast<T>(t.factor + t.hardness)), bias(static_cast<T>(t.bias)) {}
@@ -58,6 +59,7 @@ struct EdgeLogits {
         positive = multiply_add_one(static_cast<T>(t.factor), similarity - static_cast<T>(t.margin), correction);
         if (positive > kLargestLogit<T>) positive = kLargestLogit<T>;
         if (positive < -kLargestLogit<T>) positive = -kLargestLogit<T>;
+        least = positive == positive ? positive : static_cast<T>(-kLargestNumber<T>);
     }
 };
 
@@ -135,12 +137,12 @@ struct EdgeLanes {
 
     EdgeLanes() { sum = slope = moment = spread = reach = kept = rank = dropped = broadcast(T(0)); }
 
-    // s: similarities, z: their logits, c: how often each counts; shift: what exp is relative to; own, positive: the
-    // positive's similarity and logit.
+    // s: similarities, z: their logits, c: how often each counts; shift: what exp is relative to; own, positive, least:
+    // as in EdgeLogits.
     void add(const Lanes<T>& s, const Lanes<T>& z, const Lanes<T>& c, const Lanes<T>& shift, const Lanes<T>& bias,
-             const Lanes<T>& own, const Lanes<T>& positive, const Lanes<T>& limit) {
+             const Lanes<T>& own, const Lanes<T>& positive, const Lanes<T>& least, const Lanes<T>& limit) {
         const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
-        if constexpr (kRank) rank = rank + select_less_equal(positive, z, c, zero);
+        if constexpr (kRank) rank = rank + select_less(z, least, zero, c);
         if constexpr (kKind == EdgeKind::open) {
             const Lanes<T> e = c * exp_nonpositive(z - shift);  // 0 where absent: all that it needs is a finite factor
             sum = sum + e;
@@ -176,7 +178,7 @@ EdgeSums sum_edges_of(const T* similarity, const T* correction, const T* counts,
                       T top) {
     const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), positive = broadcast(l.positive);
     const Lanes<T> shift = broadcast(top == kAbsent<T> ? T(0) : top), bias = broadcast(l.bias);
-    const Lanes<T> own = broadcast(l.own), one = broadcast(T(1));
+    const Lanes<T> own = broadcast(l.own), least = broadcast(l.least), one = broadcast(T(1));
     EdgeSums sums;
     for (int64_t from = 0; from < n; from += 512) {
         const int64_t to = n - from < 512 ? n : from + 512;
@@ -184,7 +186,7 @@ EdgeSums sum_edges_of(const T* similarity, const T* correction, const T* counts,
         for (int64_t k = from; k < to; k += kLanes<T>) {
             const Lanes<T> s = load(similarity + k), c = kCounted ? load(counts + k) : one;
             const Lanes<T> z = negative_logit<kKind>(s, factor, load_or_zero(correction, k), limit);
-            lanes.add(s, z, c, shift, bias, own, positive, limit);
+            lanes.add(s, z, c, shift, bias, own, positive, least, limit);
         }
         T four[4];
         sum_four(lanes.sum, lanes.moment, lanes.rank, lanes.dropped, static_cast<T*>(four));

@@ -115,7 +115,7 @@ void find_weights(const negcos::GatherQueries<E>& t, const Logits<T>& logits, in
     // Drawn as its own negative, the positive counts in the sums but outranks nobody.
     int32_t self_hits = -1;
     for (int64_t k = 0; k < n; ++k) self_hits += e.document[k] == e.document[0];
-    const int64_t rank = static_cast<int64_t>(negatives.rank) - (positive == positive ? self_hits : 0);
+    const int64_t rank = static_cast<int64_t>(negatives.rank) - self_hits;
     totals.rank_zero += rank == 0;
     totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
 

@@ -163,7 +163,7 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
             int64_t rank = static_cast<int64_t>(sums.rank);
             for (int64_t k = 1; k < e.documents; ++k)
                 if (e.row[k] == e.row[0])
-                    rank -= l.positive <= logit_one(similarity[k], correction ? correction[k - 1] : T(0), l);
+                    rank -= !(logit_one(similarity[k], correction ? correction[k - 1] : T(0), l) < l.least);
             totals.rank_zero += rank == 0;
             totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
             totals.excluded += e.dropped + static_cast<int64_t>(sums.dropped);

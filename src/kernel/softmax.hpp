@@ -31,7 +31,7 @@ inline constexpr T kAbsent = -static_cast<T>(__builtin_inff());
 struct NegativeSums {
     double sum = 0;     // sum of exp
     double moment = 0;  // sum of exp * (a - top)
-    double rank = 0;    // number of logits >= the positive's
+    double rank = 0;    // number of logits that are not below the positive's: NaN on either side counts
 };
 
 // The largest a of n similarities, -Inf for none; NaN is passed over here and met again in the sums.
@@ -66,7 +66,7 @@ NegativeSums exp_negatives(const T* similarity, int64_t n, const Logits<T>& logi
                 k + kLanes<T> <= to ? load(similarity + k) : load_first(similarity + k, static_cast<int>(to - k));
             Lanes<T> held;
             Lanes<T> e = exp_nonpositive((s * sign - shift) * size, held);
-            Lanes<T> beats = select_less_equal(threshold, s * factor, one, zero);
+            Lanes<T> beats = select_less(s * factor, threshold, zero, one);
             if (to - k < kLanes<T>) {
                 const Lanes<T> inside = broadcast(static_cast<T>(to - k)), lane = lane_indices<T>();
                 e = select_less(lane, inside, e, zero);

@@ -266,9 +266,12 @@ void tile_exp(const negcos::Tiles<E>& t, int64_t first, int64_t r, int64_t chunk
         const T* counts = t.counts + (scores - t.scores);
         sums = exp_negatives<true>(static_cast<const T*>(scores), n, logits, shift, positive, scores, counts);
         // Drawn as its own negative, the positive counts in the sums but outranks nobody.
-        if (own >= 0 && own < n && positive == positive) sums.rank -= static_cast<double>(counts[own]);
+        if (own >= 0 && own < n) sums.rank -= static_cast<double>(counts[own]);
     } else {
         sums = exp_negatives(static_cast<const T*>(scores), n, logits, shift, positive, scores);
+        // The positive's own place is absent, which is below any number, but not below NaN.
+        if (own >= 0 && own < n)
+            sums.rank -= logits.factor * logits.sign * kAbsent<T> < logits.factor * positive ? 0 : 1;
     }
     t.chunk_sum[at] = sums.sum;
     t.chunk_moment[at] = sums.moment;

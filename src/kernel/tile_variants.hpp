@@ -167,7 +167,7 @@ void sum_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t 
     // Drawn as its own negative, the positive outranks nobody.
     if (const int64_t own = t.candidates.positive(i) - begin;
         counts && own >= 0 && own < n && counts[own] > 0 &&
-        l.positive <= logit_one(scores[own], correction ? correction[own] : T(0), l))
+        !(logit_one(scores[own], correction ? correction[own] : T(0), l) < l.least))
         sums.rank -= static_cast<double>(counts[own]);
     tile.chunk_top[at] = top;
     tile.chunk_sums[at] = sums;
@@ -208,7 +208,7 @@ void sum_columns(const TileVariants<E>& t, int64_t p, int64_t first, int64_t cou
         EdgeLanes<kKind, false, T> lanes;
         for (int64_t r = 0; r < count; ++r) {
             const Lanes<T> s = load(scores + r * t.score_stride + v);
-            lanes.add(s, l.template of<kKind>(s), one, shift, zero, l.own, l.positive, l.limit);
+            lanes.add(s, l.template of<kKind>(s), one, shift, zero, l.own, l.positive, zero, l.limit);
         }
         alignas(64) T scale[kLanes<T>], sum[kLanes<T>], moment[kLanes<T>], spread[kLanes<T>], reach[kLanes<T>],
             kept[kLanes<T>], dropped[kLanes<T>];
@@ -250,14 +250,14 @@ void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count,
         T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
         const double dropped = mask_row(t, i, begin, n, static_cast<const T*>(nullptr), scores);
         const EdgeLogits<T> l(t.terms, tile.positives[i], T(0));
-        const Lanes<T> factor = broadcast(l.factor), own = broadcast(l.own), positive = broadcast(l.positive);
+        const Lanes<T> factor = broadcast(l.factor), own = broadcast(l.own), least = broadcast(l.least);
         Lanes<T> sum = zero, moment = zero, rank = zero;
         for (int64_t k = 0; k < padded; k += kLanes<T>) {
             const Lanes<T> s = load(static_cast<const T*>(scores) + k), z = multiply_add(factor, s, zero);
             const Lanes<T> e = exp_nonpositive(z - shift), finite = larger(s, lowest);
             sum = sum + e;
             moment = multiply_add(e, finite - own, moment);
-            rank = rank + select_less_equal(positive, z, one, zero);
+            rank = rank + select_less(z, least, zero, one);
             store(sums + k, load(static_cast<const T*>(sums) + k) + e);
             store(moments + k, multiply_add(e, finite - load(static_cast<const T*>(tile.positives) + begin + k),
                                             load(static_cast<const T*>(moments) + k)));

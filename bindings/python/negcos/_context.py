@@ -31,7 +31,7 @@ def integer(name: str, value: Any, bits: int, signed: bool = True) -> int:
     """value as an int that a C integer can hold: ctypes itself would cut it off."""
     try:
         number = int(value.__index__())
-    except AttributeError:
+    except (AttributeError, TypeError):  # TypeError: a tensor of other numbers
         raise error("dtype", f"{name} is a {type(value).__name__}, expected an integer") from None
     least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     if not least <= number <= most:

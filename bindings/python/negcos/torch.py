@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar, Union, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +29,56 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DIFFERENTIABLE = ("queries", "documents", "hard_negatives", "scale", "bias")
 _HALF = (torch.float16, torch.bfloat16)
 
+# What tells tensors that compute in Python (fake ones), and a call under torch.func or functorch; and the dispatch modes
+# of make_fx and torch.export.
+_PYTHON = torch._C._dispatch_key_parse("Python")
+_TRANSFORMS = torch._C._dispatch_key_parse("FuncTorchDynamicLayerFrontMode")
+_RECORDERS = ("ProxyTorchDispatchMode", "FunctionalTensorMode", "FakeTensorMode")
+_CANNOT_RECORD = "what is recorded would hold the loss of this one batch for ever; leave the loss out of it"
+
 
 def _outside_graphs(function: F) -> F:
-    """torch.compile, from 2.1 on, does not look into it and breaks its graph around the call."""
+    """torch.compile, from 2.1 on, does not look into it and breaks its graph around the call. What records operations,
+    to repeat or transform them, gets an error in place of a constant."""
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> Any:
+        _refuse_recording()
+        return function(*arguments, **options)
+
     disable = getattr(getattr(torch, "compiler", None), "disable", None)
-    return function if disable is None else disable(function)
+    if disable is None:
+        return cast(F, called)
+    if "reason" in inspect.signature(disable).parameters:
+        return cast(F, disable(called, reason=f"negcos computes outside of graphs, and {_CANNOT_RECORD}"))
+    return cast(F, disable(called))
+
+
+def _refuse_recording() -> None:
+    recorder = None
+    if torch.jit.is_tracing():
+        recorder = "torch.jit.trace"
+    elif torch._C._dispatch_tls_local_include_set().has(_TRANSFORMS):
+        recorder = "a transform of torch.func"
+    else:
+        modes = (torch._C._get_dispatch_stack_at(k) for k in range(torch._C._len_torch_dispatch_stack()))
+        names = [type(mode).__name__ for mode in modes]
+        recorder = next((name for name in names if name in _RECORDERS), None)
+    if recorder is not None:
+        raise error("unsupported", f"the loss is called under {recorder}, but {_CANNOT_RECORD}")
+
+
+def _in_backward() -> bool:
+    """Whether a backward pass is running in this thread: only there does PyTorch take a callback for its end."""
+    try:
+        torch.autograd.Variable._execution_engine.queue_callback(_nothing)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _nothing() -> None:
+    pass
 
 
 class NegativeCosineLoss(nn.Module):
@@ -47,8 +94,10 @@ class NegativeCosineLoss(nn.Module):
         context: the negcos.Context to compute in; default: one of each calling thread. A module that has one can be
             neither copied nor pickled.
 
-    step: a buffer, so saved by state_dict(): the number of forward passes so far in training mode. Each of them draws
-        new negatives; in evaluation mode step stays, and so do the draws.
+    step: a buffer on the CPU, so saved by state_dict(): the number of training steps so far, and with `seed` the key of
+        the draws. The first backward pass through a loss of training mode counts it up. Until then it stays, and so do
+        the draws: in evaluation mode, without gradients, of several losses before one backward pass, and where
+        torch.utils.checkpoint computes a loss again. forward(..., step=...) leaves it alone.
     result: the negcos.Result of the last forward pass: accuracy, mean_reciprocal_rank, loss (float64), excluded,
         zero_rows and outputs, as tensors without gradient. None before it.
     """
@@ -85,7 +134,8 @@ class NegativeCosineLoss(nn.Module):
         super().__init__()
         for name in _OPTIONS:
             if name == "step":
-                self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+                # A count, which no initialisation of weights makes: also under torch.device("meta").
+                self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
                 continue
             value = arguments[name]
             if name in _DIFFERENTIABLE and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
@@ -94,10 +144,24 @@ class NegativeCosineLoss(nn.Module):
         self.outputs = items("outputs", outputs)
         self.context = context
         self.result = None
-        _make_options(_without_tensors(self._options()))  # what is wrong fails here, not in the first forward()
+        self._computed_step = 0  # of the last forward pass outside of a backward pass
+        # What is wrong fails here, not in the first forward(). Parameters may have no numbers yet.
+        _make_options(_without_tensors({**self._options(), "step": 0}, allow_meta=True))
 
     def _options(self) -> dict[str, Any]:
-        return {name: int(self.step) if name == "step" else getattr(self, name) for name in _OPTIONS}
+        return {name: getattr(self, name) for name in _OPTIONS}
+
+    def _next_step(self) -> int:
+        if self.step.is_meta:
+            raise error("dtype", "step is on meta, expected the CPU: to_empty(), and a state_dict or 0")
+        # What is computed again, in a backward pass, is what was computed before it.
+        if not _in_backward():
+            self._computed_step = int(self.step)
+        return self._computed_step
+
+    def _complete(self, step: int) -> None:
+        if int(self.step) == step:  # and not by another loss of this step
+            self.step += 1
 
     @_outside_graphs
     def forward(
@@ -114,10 +178,18 @@ class NegativeCosineLoss(nn.Module):
         weights: Any = None,
         scale: Optional[Number] = None,
         bias: Optional[Number] = None,
+        step: Optional[int] = None,
     ) -> Tensor:
-        """As negative_cosine_loss(); scale, bias: in place of the module's own in this call."""
+        """As negative_cosine_loss(); scale, bias, step: in place of the module's own in this call. Pass step where a
+        step computes several losses and gradients that belong together: closures of LBFGS, line searches."""
         options = self._options()
         options.update({name: value for name, value in (("scale", scale), ("bias", bias)) if value is not None})
+        completed: Optional[Callable[[], None]] = None
+        options["step"] = step
+        if step is None:
+            options["step"] = self._next_step()
+            if self.training:
+                completed = functools.partial(self._complete, options["step"])
         loss, self.result = _compute(
             {"queries": queries, "documents": documents, "hard_negatives": hard_negatives},
             {
@@ -131,9 +203,8 @@ class NegativeCosineLoss(nn.Module):
             options,
             self.outputs,
             self.context,
+            completed,
         )
-        if self.training:
-            self.step += 1
         return loss
 
     def extra_repr(self) -> str:
@@ -214,8 +285,16 @@ class _Loss(torch.autograd.Function):
     """The loss as a node of the graph, with the gradients that were computed along with it."""
 
     @staticmethod
-    def forward(ctx: Any, loss: float, dtype: torch.dtype, gradients: list[Optional[Tensor]], *inputs: Any) -> Tensor:
+    def forward(
+        ctx: Any,
+        loss: float,
+        dtype: torch.dtype,
+        gradients: list[Optional[Tensor]],
+        completed: Optional[Callable[[], None]],
+        *inputs: Any,
+    ) -> Tensor:
         ctx.save_for_backward(*gradients)
+        ctx.completed = completed
         return torch.tensor(loss, dtype=dtype, device="cpu")
 
     @staticmethod
@@ -223,7 +302,9 @@ class _Loss(torch.autograd.Function):
         if torch.is_grad_enabled():  # once_differentiable would leave these gradients out of a second derivative
             raise error("unsupported", "the loss has no second derivative: create_graph is True, expected False")
         gradients = [None if gradient is None else _scaled(gradient, grad_output) for gradient in ctx.saved_tensors]
-        return None, None, None, *gradients
+        if ctx.completed is not None:
+            ctx.completed()
+        return None, None, None, None, *gradients
 
 
 def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
@@ -239,7 +320,9 @@ def _compute(
     options: dict[str, Any],
     outputs: Iterable[str],
     context: Optional[Context],
+    completed: Optional[Callable[[], None]] = None,
 ) -> tuple[Tensor, Result]:
+    """completed: called by each backward pass through the loss."""
     for name, value in matrices.items():
         if not isinstance(value, Tensor) and not (value is None and name == "hard_negatives"):
             raise error("dtype", f"{name} is a {type(value).__name__}, expected a torch.Tensor")
@@ -248,6 +331,9 @@ def _compute(
         if isinstance(value, Tensor):
             if value.device.type != "cpu":
                 raise error("dtype", f"{name} is on {value.device}, expected the CPU")
+            if torch._C._dispatch_keys(value).has(_PYTHON):
+                kind = type(value).__name__
+                raise error("dtype", f"{name} is a {kind}, expected a torch.Tensor with numbers of its own")
             if value.layout != torch.strided:
                 raise error("dtype", f"{name} is of {value.layout}, expected torch.strided")
             if name in arrays:
@@ -276,7 +362,7 @@ def _compute(
             out[f"grad_{name}"] = torch.full_like(inputs[name], getattr(result, f"grad_{name}"), requires_grad=False)
     dtype = torch.promote_types(queries.dtype, torch.float32)  # of half precision a sum may overflow
     gradients = [out.get(f"grad_{name}") for name in inputs]
-    loss: Tensor = _Loss.apply(result.loss, dtype, gradients, *inputs.values())
+    loss: Tensor = _Loss.apply(result.loss, dtype, gradients, completed, *inputs.values())
     return loss, dataclasses.replace(result, grad_queries=None, grad_documents=None, grad_hard_negatives=None)
 
 
@@ -314,8 +400,8 @@ def _refuse_gradient(name: str, value: Any) -> None:
         raise error("unsupported", f"{name} requires a gradient, which only {', '.join(_DIFFERENTIABLE)} have")
 
 
-def _without_tensors(options: dict[str, Any]) -> dict[str, Any]:
-    """The options as negcos.evaluate takes them."""
+def _without_tensors(options: dict[str, Any], allow_meta: bool = False) -> dict[str, Any]:
+    """The options as negcos.evaluate takes them. A tensor on meta counts as 1 where that is allowed."""
     plain = dict(options)
     for name, value in options.items():
         if name not in _DIFFERENTIABLE:
@@ -325,7 +411,7 @@ def _without_tensors(options: dict[str, Any]) -> dict[str, Any]:
                 raise error("shape", f"{name} is {tuple(value.shape)} of {value.dtype}, expected one real number")
             if name == "bias" and options["objective"] != "sigmoid":
                 raise error("unsupported", "bias is a tensor, which takes objective='sigmoid'")
-            plain[name] = float(value.detach())
+            plain[name] = 1.0 if allow_meta and value.is_meta else float(value.detach())
     if options["reduction"] == "none":
         raise error("value", "reduction is 'none', expected 'mean' or 'sum' (outputs=['losses'] are in module.result)")
     return plain

@@ -222,7 +222,7 @@ def test_calls_cover_every_option():
         set(inspect.signature(f).parameters) for f in (negative_cosine_loss, NegativeCosineLoss.forward)
     )
     assert functional == evaluate - {"outputs", "out"}
-    assert (module | forward) - {"self"} == evaluate - {"out", "step"}
+    assert (module | forward) - {"self"} == evaluate - {"out"}
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -408,9 +408,67 @@ def test_other_derivatives_are_refused():
         dual = torch.autograd.forward_ad.make_dual(queries, torch.ones_like(queries))
         with pytest.raises(NotImplementedError, match="jvp"):
             negative_cosine_loss(dual, documents)
+
+
+def transforms():
+    """What repeats or transforms recorded operations: name, what runs f under it, and what the error speaks of."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    func = getattr(torch, "func", None)
+    if func is None:
+        func = pytest.importorskip("functorch")
+    yield "jit.trace", lambda f, x: torch.jit.trace(f, x, check_trace=False), "torch.jit.trace"
+    for mode in ("real", "fake", "symbolic"):
+        yield f"make_fx {mode}", lambda f, x, mode=mode: make_fx(f, tracing_mode=mode)(x), "Mode"
+    yield "functionalize", lambda f, x: func.functionalize(f)(x), "torch.func"
+    for name in ("grad", "vjp", "jacrev", "jacfwd", "hessian"):
+        transform = getattr(func, name)
+        yield name, lambda f, x, t=transform: t(f, x) if t is func.vjp else t(f)(x), "torch.func"
+    yield "jvp", lambda f, x: func.jvp(f, (x,), (x,)), "torch.func"
+    yield "vmap", lambda f, x: func.vmap(f)(torch.stack([x, x])), "torch.func"
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loss = NegativeCosineLoss()
+
+    def forward(self, queries, documents):
+        return self.loss(queries, documents)
+
+
+@pytest.mark.parametrize("kind", ["function", "module"])
+def test_records_are_refused(kind):
+    """Never a loss that is the same for every input."""
+    queries, documents = tensors((6, 4), (6, 4), requires_grad=False)
+    loss = negative_cosine_loss if kind == "function" else NegativeCosineLoss()
+    for name, run_under, named in transforms():
+        with pytest.raises(NotImplementedError, match=f"called under .*{named}") as raised:
+            run_under(lambda given: loss(given * 2, documents), queries)
+        assert isinstance(raised.value, negcos.Error), name
+    with pytest.raises(TypeError, match="queries is a Proxy, expected a torch.Tensor"):
+        torch.fx.symbolic_trace(Model() if kind == "module" else lambda given: loss(given, documents))
+    from torch._subclasses import FakeTensorMode
+
+    fake = FakeTensorMode().from_tensor(queries)
+    with pytest.raises(TypeError, match="queries is a FakeTensor, expected a torch.Tensor with numbers"):
+        loss(fake, documents)
+    # What looks on alone does no harm, nor does calling a module with other parameters.
     if hasattr(torch, "func"):
-        with pytest.raises((RuntimeError, TypeError)):
-            torch.func.grad(lambda given: negative_cosine_loss(given, documents))(queries)
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False):
+            loss(queries, documents)
+        if kind == "module":
+            torch.func.functional_call(loss, {}, (queries, documents))
+
+
+@pytest.mark.skipif(not hasattr(torch, "export"), reason="no torch.export")
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_is_refused(strict):
+    inputs = tuple(tensors((6, 4), (6, 4), requires_grad=False))
+    with pytest.raises(Exception, match="for ever|torch.compiler.disable"):
+        torch.export.export(Model(), inputs, strict=strict)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -454,11 +512,36 @@ def test_step():
     def at(step):
         return negative_cosine_loss(queries, documents, rounds=2, seed=1, step=step).item()
 
-    assert [module(queries, documents).item() for _ in range(3)] == [at(0), at(1), at(2)]
+    def train(*arguments, **options):
+        loss = module(queries, documents, *arguments, **options)
+        loss.backward()
+        return loss.item()
+
+    assert [train() for _ in range(3)] == [at(0), at(1), at(2)]
+    # Losses before a backward pass are of one step, however often they are gone back through.
+    first, second = module(queries, documents), module(documents, queries)
+    assert first.item() == at(3) and int(module.step) == 3
+    (first + second).backward(retain_graph=True)
+    assert int(module.step) == 4
+    (first + second).backward()
+    assert int(module.step) == 4
+    # Their own count leaves ours alone.
+    for step in (7, torch.tensor(7), np.int64(7)):
+        assert train(step=step) == at(7) and int(module.step) == 4
+    for step, kind, sentence in (
+        (-1, ValueError, "step is -1"),
+        (1.5, TypeError, "step is a float"),
+        (torch.tensor(1.5), TypeError, "step is a Tensor, expected an integer"),
+        ("1", TypeError, "step is a str"),
+    ):
+        with pytest.raises(kind, match=sentence):
+            module(queries, documents, step=step)
+    module.step.fill_(3)
     module.eval()
-    assert [module(queries, documents).item() for _ in range(2)] == [at(3), at(3)]
+    assert [train() for _ in range(2)] == [at(3), at(3)]
     with torch.no_grad():
-        assert module.train()(queries, documents).item() == at(3)
+        assert [module.train()(queries, documents).item() for _ in range(2)] == [at(3), at(3)]
+    assert train() == at(3)
     with pytest.raises(ValueError, match="columns"):
         module(queries, documents[:, :3])
     assert int(module.step) == 4  # a call that failed was no step
@@ -469,6 +552,100 @@ def test_step():
     assert resumed(queries, documents).item() == at(4)
     module.half()
     assert module.step.dtype == torch.int64
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("losses", [1, 2])
+def test_checkpoint(reentrant, losses):
+    """What is computed again has the negatives that it had: curves and gradients as without checkpoints."""
+    from torch.utils.checkpoint import checkpoint
+
+    sides = tensors((48, 12), (48, 12), requires_grad=False)
+
+    def train(around):
+        torch.manual_seed(0)
+        towers = [torch.nn.Linear(12, 6) for _ in range(2)]
+        module = NegativeCosineLoss(rounds=3, seed=2)
+        optimizer = torch.optim.SGD([*towers[0].parameters(), *towers[1].parameters()], lr=0.1)
+        curve = []
+        for _ in range(4):
+            given = [side.clone().requires_grad_() for side in sides]  # the reentrant one needs a gradient to flow in
+
+            def program(queries, documents):
+                return module(*(tower(side) for tower, side in zip(towers, (queries, documents))))
+
+            loss = around(program, *given)
+            if losses == 2:
+                loss = loss + around(lambda queries, documents: program(queries[:20], documents[:20]), *given)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curve.append([loss.item(), *(float(given_.grad.abs().sum()) for given_ in given)])
+        return curve, int(module.step)
+
+    assert train(lambda f, *given: checkpoint(f, *given, use_reentrant=reentrant)) == train(lambda f, *given: f(*given))
+    # and of checkpoints within checkpoints
+    nested = train(
+        lambda f, *given: checkpoint(
+            lambda *inner: checkpoint(f, *inner, use_reentrant=reentrant), *given, use_reentrant=reentrant
+        )
+    )
+    assert nested == train(lambda f, *given: f(*given))
+
+
+def test_closures():
+    """With the step passed, all that a step of LBFGS evaluates is one function of the parameters."""
+    queries, documents = tensors((32, 8), (32, 8), requires_grad=False)
+    tower = torch.nn.Linear(8, 5)
+    module = NegativeCosineLoss(rounds=3)
+    optimizer = torch.optim.LBFGS(tower.parameters(), max_iter=5, line_search_fn="strong_wolfe")
+    for step in range(3):
+        seen = set()
+
+        def closure():
+            optimizer.zero_grad()
+            loss = module(tower(queries), tower(documents), step=step)
+            loss.backward()
+            with torch.no_grad():
+                expected = negative_cosine_loss(tower(queries), tower(documents), rounds=3, step=step)
+            assert loss.item() == expected.item()
+            seen.add(loss.item())
+            return loss
+
+        optimizer.step(closure)
+        assert len(seen) > 1
+    assert int(module.step) == 0
+
+
+def test_meta():
+    """Made without numbers, it says what lacks them, and works once they are there."""
+    queries, documents = tensors((12, 6), (12, 6))
+    expected = NegativeCosineLoss(rounds=2, scale=torch.nn.Parameter(torch.tensor(9.0)))
+    expected(queries, documents).backward()
+    state = expected.state_dict()
+
+    def parameter():
+        return torch.nn.Parameter(torch.tensor(5.0, device="meta"))
+
+    modules = [NegativeCosineLoss(rounds=2, scale=parameter())]
+    if hasattr(torch, "set_default_device"):  # with torch.device(): 2.0
+        with torch.device("meta"):
+            modules.append(NegativeCosineLoss(rounds=2, scale=torch.nn.Parameter(torch.tensor(5.0))))
+    for module in modules:
+        assert module.step.device.type == "cpu" and module.scale.is_meta
+        with pytest.raises(TypeError, match="scale is on meta"):
+            module(queries, documents)
+    # As accelerate's init_empty_weights(include_buffers=True) leaves it.
+    modules[0]._buffers["step"] = modules[0].step.to("meta")
+    with pytest.raises(TypeError, match="step is on meta"):
+        modules[0](queries, documents)
+    for module in modules:
+        module.to_empty(device="cpu")
+        module.load_state_dict(state)
+        assert module(queries, documents).item() == expected(queries, documents).item()
+        assert int(module.step) == 1
+    with pytest.raises(TypeError, match="scale is .5., expected a number"):
+        NegativeCosineLoss(scale="5")
 
 
 def test_parameters():
@@ -494,13 +671,14 @@ def test_copies():
         rounds=3, exclude=(name for name in ("same-document-id",)), scale=torch.nn.Parameter(torch.tensor(9.0))
     )
     ids = torch.arange(16) % 5
-    module(queries, documents, document_ids=ids)
+    module(queries, documents, document_ids=ids).backward()
+    assert int(module.step) == 1
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert twin.scale is not module.scale and twin.step is not module.step and int(twin.step) == 1
-        state = int(module.step)
-        assert twin(queries, documents, document_ids=ids).item() == module(queries, documents, document_ids=ids).item()
-        assert int(twin.step) == 2
-        module.step.fill_(state)
+        loss = twin(queries, documents, document_ids=ids)
+        assert loss.item() == module(queries, documents, document_ids=ids).item()
+        loss.backward()
+        assert int(twin.step) == 2 and int(module.step) == 1
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         copy.deepcopy(NegativeCosineLoss(context=negcos.Context(threads=1)))
 
@@ -712,15 +890,14 @@ def test_compile():
 
         torch._dynamo.reset()
         compiled = torch.compile(program, backend=counter)
-        module.step.zero_()
-        found = [compiled(given, torch.tensor(step).item()) for step in range(4)]
-        module.step.zero_()
-        expected = [program(given, step) for step in range(4)]
-        assert [loss.item() for loss in found] == [loss.item() for loss in expected]
-        assert len({loss.item() for loss in found}) == 4
-        weight = towers[0].weight
-        for ours, theirs in zip(found, expected):
-            assert bool((torch.autograd.grad(ours, weight)[0] == torch.autograd.grad(theirs, weight)[0]).all())
+        def train(program):
+            module.step.zero_()
+            for step in range(4):
+                result = program(given, torch.tensor(step).item())
+                yield result.item(), torch.autograd.grad(result, towers[0].weight)[0].tolist()
+
+        found = list(train(compiled))
+        assert found == list(train(program)) and len({result for result, _ in found}) == 4
         assert counter.frame_count <= 4
     torch._dynamo.reset()
     queries, documents = tensors((12, 6), (12, 6))

@@ -189,10 +189,10 @@ void define_loss(CLI::App& app, LossArguments& a) {
                  "not finite is null");
 
     app.footer(
-        "Files are .npy, little-endian, C order: matrices '<f2', '<f4' or '<f8', all alike, of two dimensions, lists "
-        "of M or B\nnumbers also of one. Outputs are of the queries' type, and appear when everything has succeeded, "
-        "or "
-        "not at all.\nOptions that exclude each other are an error that names the two. An error is one line on "
+        "Files are .npy, little-endian, in C or Fortran order: matrices '<f2', '<f4' or '<f8', all alike, of two "
+        "dimensions,\nlists of M or B numbers also of one. Outputs are of the queries' type, in C order, and appear "
+        "when everything has\nsucceeded, or not at all.\nOptions that exclude each other are an error that names the "
+        "two. An error is one line on "
         "standard "
         "error and exit\nstatus 2. \"milliseconds\" is the time of the one call of negcos_evaluate, without reading "
         "and writing files.");

@@ -61,6 +61,30 @@ void read_until(const std::string& path, int fd, uint64_t size, std::vector<std:
     bytes.resize(have);
 }
 
+// Puts elements that come column by column into rows: part by part, or, where nothing says how much will come, when all
+// is there. `part` begins with what was read already. Returns how many bytes came, one too many if there are more.
+uint64_t read_columns(const std::string& path, int fd, const NpyHeader& header, uint64_t size, bool known,
+                      std::vector<std::byte> part, std::vector<std::byte>& rows) {
+    constexpr uint64_t kPart = 1 << 20;
+    const size_t element = npy_size(header.type), row = static_cast<size_t>(header.cols) * element;
+    uint64_t have = 0, to = 0;
+    while (have < size) {
+        const uint64_t most = std::min(known ? kPart : size, size - have);
+        read_until(path, fd, most, part);
+        if (part.size() != most) break;
+        rows.resize(size);
+        for (size_t k = 0; k < most; k += element) {
+            std::memcpy(&rows[to], &part[k], element);
+            to += row;
+            if (to >= size) to -= size - element;  // the next column
+        }
+        have += most;
+        part.clear();
+    }
+    read_until(path, fd, part.size() + 1, part);
+    return have + part.size();
+}
+
 // Where a path leads through symbolic links, also when nothing is there yet.
 fs::path destination(fs::path path) {
     constexpr int kMostLinks = 40;  // as the kernel's
@@ -189,6 +213,14 @@ Array read_array(const std::string& path, std::initializer_list<NpyType> accepte
         const NpyHeader header = parse_npy_beginning(bytes, size, accepted, expected);
         const uint64_t elements =
             static_cast<uint64_t>(header.rows) * static_cast<uint64_t>(header.cols) * npy_size(header.type);
+        if (header.by_columns) {
+            const auto begin = bytes.begin() + static_cast<ptrdiff_t>(header.offset);
+            std::vector<std::byte> rows;
+            const uint64_t came =
+                read_columns(path, file.get(), header, elements, size.has_value(), {begin, bytes.end()}, rows);
+            parse_npy_beginning(bytes, header.offset + came, accepted, expected);
+            return {{header.type, header.rows, header.cols, 0, false}, std::move(rows)};
+        }
         // One byte more shows that the file does not end there.
         const uint64_t most = header.offset + elements + 1;
         if (size) bytes.reserve(most);

@@ -29,7 +29,7 @@ struct Array {
     const void* data() const { return bytes.data() + header.offset; }
 };
 
-// Throws Failure naming the file. The elements are aligned.
+// Throws Failure naming the file. The elements are aligned, and in C order whatever the file's.
 Array read_array(const std::string& path, std::initializer_list<NpyType> accepted,
                  NpyShape expected = NpyShape::matrix);
 

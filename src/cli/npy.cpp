@@ -227,7 +227,6 @@ NpyHeader parse_npy_beginning(std::span<const std::byte> beginning, std::optiona
                        std::to_string(shape.dimensions));
     if (expected == NpyShape::list && !flat && (shape.dimensions != 2 || cols != 1))
         throw NpyError("its shape is " + quoted(shape.text) + ", expected (N,) or (N, 1)");
-    if (*dictionary.fortran_order) throw NpyError("it is in Fortran order, expected C order (fortran_order: False)");
 
     const size_t offset = start + length;
     // As NumPy, beside a size of 0 as well.
@@ -239,7 +238,7 @@ NpyHeader parse_npy_beginning(std::span<const std::byte> beginning, std::optiona
     if (size && static_cast<uint64_t>(needed) != *size - offset)
         throw NpyError(std::to_string(*size - offset) + " bytes of elements, expected " + std::to_string(needed) +
                        " for shape " + quoted(shape.text) + " of '" + npy_descr(type) + "'");
-    return {type, rows, cols, offset};
+    return {type, rows, cols, offset, *dictionary.fortran_order && rows > 1 && cols > 1};
 }
 
 std::string npy_preamble(NpyType type, int64_t rows, int64_t cols) {

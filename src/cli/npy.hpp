@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// NumPy's .npy format, as far as the command uses it: one or two dimensions, C order, little-endian. The parser works
-// on bytes in memory and trusts none of them.
+// NumPy's .npy format, as far as the command uses it: one or two dimensions, little-endian. The parser works on bytes
+// in memory and trusts none of them.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,8 @@ struct NpyError : std::runtime_error {
 struct NpyHeader {
     NpyType type;
     int64_t rows, cols;
-    size_t offset;  // of the first element; the elements reach exactly to the end of the file
+    size_t offset;    // of the first element; the elements reach exactly to the end of the file
+    bool by_columns;  // Fortran order, where that is not C order too
 };
 
 // Format versions 1.0, 2.0 and 3.0. Throws NpyError unless `file` is a whole file with elements of an accepted type.

@@ -41,6 +41,17 @@ std::string npy(const std::vector<T>& values) {
     return bytes;
 }
 
+// In Fortran order: column by column.
+template <class T>
+std::string npy_by_columns(const std::vector<T>& values, int64_t rows, int64_t cols) {
+    std::vector<T> columns;
+    for (int64_t j = 0; j < cols; ++j)
+        for (int64_t i = 0; i < rows; ++i) columns.push_back(values[static_cast<size_t>(i * cols + j)]);
+    std::string bytes = npy(columns, rows, cols);
+    bytes.replace(bytes.find("False"), 5, " True");
+    return bytes;
+}
+
 template <class T>
 std::vector<T> elements(const std::string& bytes, int64_t rows, int64_t cols) {
     const auto header = negcos::cli::parse_npy(std::as_bytes(std::span(bytes)), {npy_type<T>});

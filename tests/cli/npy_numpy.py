@@ -63,7 +63,7 @@ between = ["", " ", "  ", "\t", "\n", "\n  ", " \n", "\n\t\n "]
 around = between + ["\n\n", "   \n  \n   ", "\n  \n", "\n \n\n", "\f", "\r\n", "\r", "\\\n", "#", "\n# \n", ";", ",", "\0"]
 for _ in range(20000):
     shape = "(2, 3)" if draw.randrange(3) else f"({draw.choice(sizes)}, {draw.choice(sizes)})"
-    entries = ["'descr': '<f4'", "'fortran_order': False", f"'shape': {shape}"]
+    entries = ["'descr': '<f4'", f"'fortran_order': {draw.choice([False, True])}", f"'shape': {shape}"]
     draw.shuffle(entries)
     text = "{" + ", ".join(entries) + draw.choice(["}", ",}", ", }"])
     for _ in range(draw.choice([0, 0, 1, 2])):  # space beside any sign
@@ -83,7 +83,7 @@ for _ in range(20000):
     preamble = b"\x93NUMPY" + bytes([version, 0]) + length.to_bytes(2 if version == 1 else 4, "little")
     files.append(preamble + header + elements)
 
-accepted = 0
+accepted = turned = 0
 with tempfile.TemporaryDirectory() as folder:
     paths = [pathlib.Path(folder) / str(k) for k in range(len(files))]
     for path, content in zip(paths, files):
@@ -97,7 +97,7 @@ with tempfile.TemporaryDirectory() as folder:
             if said == "refused":
                 continue
             accepted += 1
-            descr, rows, cols, offset = said.split()
+            descr, rows, cols, numbers = said.split(" ")
             shape = (int(rows), int(cols))
             try:
                 array = np.load(path, allow_pickle=False)
@@ -105,9 +105,10 @@ with tempfile.TemporaryDirectory() as folder:
                 sys.exit(f"accepted as a {kind}, refused by NumPy ({error}): {content!r}")
             if array.dtype.str != descr or array.size != shape[0] * shape[1] or \
                     array.shape not in (shape, shape[:1] if kind == "list" else shape):
-                sys.exit(f"{said} as a {kind}, {array.dtype.str} {array.shape} by NumPy: {content!r}")
-            if np.ascontiguousarray(array).tobytes() != content[int(offset):]:
+                sys.exit(f"{descr} {shape} as a {kind}, {array.dtype.str} {array.shape} by NumPy: {content!r}")
+            if array.tobytes() != bytes.fromhex(numbers):  # in C order, whatever the array's
                 sys.exit(f"other numbers than NumPy's: {content!r}")
-if accepted < 500:
-    sys.exit(f"only {accepted} of {len(files)} files were accepted")
-print(f"npy: {accepted} readings of {len(files)} files are NumPy's")
+            turned += not array.flags.c_contiguous
+if accepted < 500 or turned < 500:
+    sys.exit(f"only {accepted} of {len(files)} files were accepted, {turned} of them in Fortran order")
+print(f"npy: {accepted} readings of {len(files)} files are NumPy's, {turned} of them in Fortran order")

@@ -76,11 +76,13 @@ TEST_SUITE("fault") {
     TEST_CASE("files: whatever call fails, all outputs appear or none, and what was there is whole") {
         const Folder folder;
         write_file(folder / "q.npy", npy(5, 3));
+        std::string columns = npy(5, 3);
+        write_file(folder / "d.npy", columns.replace(columns.find("False"), 5, "True "));
         std::vector<std::string> words = {
-            "negcos",         "loss",       folder / "q.npy", folder / "q.npy",    "--threading", "serial",
+            "negcos",         "loss",       folder / "q.npy", folder / "d.npy",    "--threading", "serial",
             "--isa",          "scalar",     "--losses",       folder / "l",        "--logits",    folder / "new",
             "--grad-queries", folder / "g", "--json",         "--hit-probability", "/dev/null"};
-        const std::set<std::string> before = {"q.npy", "l", "g"};
+        const std::set<std::string> before = {"q.npy", "d.npy", "l", "g"};
         std::set<std::string> after = before;
         after.insert("new");
         const auto reset = [&] {
@@ -135,8 +137,10 @@ TEST_SUITE("fault") {
         static std::string path;
         static int reads;
         path = folder / "large.npy";
-        for (const int at : {0, 1, 2}) {
-            write_file(path, npy(1 << 16, 4));
+        for (const int run : {0, 1, 2, 3, 4, 5}) {
+            const int at = run / 2;
+            std::string bytes = npy(1 << 16, 4);
+            write_file(path, bytes.replace(bytes.find("False"), 5, run % 2 == 0 ? "False" : "True "));
             reads = -at;
             faults::before_read = [] {
                 if (reads++ == 0) CHECK(truncate(path.c_str(), 1 << 16) == 0);

@@ -170,6 +170,9 @@ TEST_SUITE("cli") {
         std::string claims = q;
         claims.replace(claims.find("(50, 19), }     "), 16, "(9999999999,9),}");
         write_file(in.path / "claims.npy", claims);
+        const auto by_columns = [](std::string bytes) { return bytes.replace(bytes.find("False"), 5, "True "); };
+        write_file(in.path / "fortran.npy", by_columns(q));
+        write_file(in.path / "claims-fortran.npy", by_columns(claims));
         write_file(in.path / "padded.npy", std::string("\x93NUMPY\2\0\0\0\1\0", 12) + std::string(1 << 17, ' '));
         if (!watched) in.before = "ulimit -v 4000000; ";
         for (const Mistake& mistake :
@@ -178,6 +181,8 @@ TEST_SUITE("cli") {
                       ": sparse.npy: 1099511627648 bytes of elements, expected 3800 for shape "},
               Mistake{"loss claims.npy d.npy",
                       ": claims.npy: 3800 bytes of elements, expected 359999999964 for shape "},
+              Mistake{"loss claims-fortran.npy d.npy",
+                      ": claims-fortran.npy: 3800 bytes of elements, expected 359999999964 for shape "},
               Mistake{"loss padded.npy d.npy", ": padded.npy: its header has 65536 bytes, expected at most 10000\n"},
               Mistake{"loss /dev/stdin d.npy < sparse.npy", "bytes of elements, expected 3800 for shape"}}) {
             INFO(mistake.arguments);
@@ -186,6 +191,10 @@ TEST_SUITE("cli") {
             CHECK(in.error.find(mistake.named) != std::string::npos);
         }
         for (const auto& [input, named] : {std::pair("cat q.npy /dev/zero", " bytes of elements, expected 3800 for"),
+                                           std::pair("cat fortran.npy /dev/zero", " bytes of elements, expected 3800"),
+                                           std::pair("cat claims-fortran.npy", " bytes of elements, expected 3599999"),
+                                           std::pair("{ cat claims-fortran.npy; head -c 100000 /dev/zero; }",
+                                                     ": 103800 bytes of elements, expected 359999999964 for"),
                                            std::pair("cat /dev/zero", ": /dev/stdin: not a .npy file\n")}) {
             in.before = std::string(watched ? "" : "ulimit -v 4000000; ") + input + " | ";
             CHECK(in.run("loss /dev/stdin d.npy") == 2);

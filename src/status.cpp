@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "status.hpp"
 
+#include <locale.h>
+
 #include <cstdarg>
 #include <cstdio>
 
@@ -12,10 +14,14 @@ thread_local char last_sentence[512] = "";
 }  // namespace
 
 int32_t fail(int32_t status, const char* format, ...) noexcept {
+    // Decimal points, whatever the host's locale; "C" is a constant of the C library's, which takes no memory.
+    const locale_t plain = newlocale(LC_ALL_MASK, "C", nullptr), before = uselocale(plain);
     va_list arguments;
     va_start(arguments, format);
     std::vsnprintf(last_sentence, sizeof last_sentence, format, arguments);
     va_end(arguments);
+    uselocale(before);
+    if (plain) freelocale(plain);
     return status;
 }
 

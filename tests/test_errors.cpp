@@ -2,11 +2,14 @@
 //
 // Every way to call wrongly: the status, a sentence that names the argument, and not a byte of output written.
 #include <algorithm>
+#include <clocale>
+#include <cstdio>
 #include <cstdlib>
 
 #include "errors.hpp"
 #include "harness.hpp"
 #include "pools.hpp"
+#include "scratch.hpp"
 
 namespace {
 
@@ -53,7 +56,57 @@ T* misaligned(T* data) {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN(), kInf = std::numeric_limits<double>::infinity();
 
+std::string written(double value) {
+    char text[40];
+    std::snprintf(text, sizeof text, "%g", value);
+    return text;
+}
+
+// As a host whose language has a decimal comma. glibc takes a category from one file, so that no such locale need be
+// installed: a number for the category and the format, how many fields, where each begins, and the fields.
+class Comma {
+public:
+    Comma() {
+        const uint32_t head[] = {0x20031114, 6, 32, 34, 35, 36, 40, 44};
+        const char fields[] = ",\0\0\0,\0\0\0\0\0\0\0UTF-8";
+        std::filesystem::create_directory(folder_ / "comma");
+        scratch::write_file(
+            folder_ / "comma/LC_NUMERIC",
+            std::string(reinterpret_cast<const char*>(head), sizeof head) + std::string(fields, sizeof fields));
+        setenv("LOCPATH", folder_.path.c_str(), 1);
+        std::setlocale(LC_NUMERIC, "comma");
+    }
+    Comma(const Comma&) = delete;
+    ~Comma() {
+        std::setlocale(LC_NUMERIC, "C");
+        unsetenv("LOCPATH");
+    }
+
+private:
+    scratch::Folder folder_;
+};
+
 TEST_SUITE("unit") {
+    TEST_CASE("errors: numbers in sentences are the same whatever the host's locale") {
+        const Comma comma;
+        if (written(1.5) != "1,5") {
+            std::printf("SKIP: errors: a decimal comma: this C library takes no locale of ours\n");
+            return;
+        }
+        const auto says = [](const char* sentence) { CHECK(std::string(negcos_last_error()) == sentence); };
+        Call call;
+        call.options.temperature = -1.5;
+        CHECK(call.evaluate() == NEGCOS_STATUS_VALUE);
+        says("options.temperature is -1.5, expected more than 0");
+        negcos_frequency_options options;
+        negcos_frequency_options_init(&options, sizeof options);
+        options.initial_gap = 0.25;
+        negcos_frequency* frequency = nullptr;
+        CHECK(negcos_frequency_create(&options, &frequency) == NEGCOS_STATUS_VALUE);
+        says("options.initial_gap is 0.25, expected 0 (the first gap), or 1 to 2^53");
+        CHECK(written(1.5) == "1,5");  // and the host's locale is what it was
+    }
+
     TEST_CASE("errors: the call without a mistake works") {
         Call call;
         CHECK(call.evaluate() == NEGCOS_STATUS_OK);

@@ -28,8 +28,10 @@ std::string text_of(T value) {
 template <class T>
 T number(const std::string& option, const std::string& word) {
     T value{};
+    // One plus in front, which std::from_chars knows not.
+    const bool plus = word.starts_with('+') && !word.starts_with("+-");
     const char* end = word.data() + word.size();
-    const auto [stop, error] = std::from_chars(word.data(), end, value);
+    const auto [stop, error] = std::from_chars(word.data() + plus, end, value);
     const bool valid = error == std::errc() && stop == end;
     if constexpr (std::is_floating_point_v<T>) {
         if (!valid) throw CLI::ValidationError(option, "\"" + word + "\" is not a number in the range of a double");

@@ -388,6 +388,10 @@ TEST_SUITE("cli") {
         CHECK(loss("--reduction sum")["loss"].get<double>() ==
               doctest::Approx(50 * base["loss"].get<double>()).epsilon(1e-6));
         CHECK(loss("--direction query-to-document")["loss"] == base["loss"]);
+        CHECK(loss("--rounds +4 --scale +20 --seed +0 --threads +0 --norm-floor +1e-12")["loss"] == base["loss"]);
+        CHECK(loss("--prefix-dims +4,8 --prefix-weights +1,+.5")["loss"] ==
+              loss("--prefix-dims 4,8 --prefix-weights 1,0.5")["loss"]);
+        CHECK(loss("--false-negative-margin +inf")["loss"] == base["loss"]);
     }
 
     TEST_CASE("cli: mistakes are one line, status 2, and no file") {
@@ -454,6 +458,14 @@ TEST_SUITE("cli") {
             {"loss q.npy d.npy --rounds -1", "--rounds"},
             {"loss q.npy d.npy --rounds 99999999999", "--rounds"},
             {"loss q.npy d.npy --rounds 0x10", "--rounds"},
+            {"loss q.npy d.npy --rounds +", "\"+\" is not a whole number"},
+            {"loss q.npy d.npy --rounds ++3", "\"++3\" is not a whole number"},
+            {"loss q.npy d.npy --rounds +-0", "\"+-0\" is not a whole number"},
+            {"loss q.npy d.npy --rounds '+ 3'", "\"+ 3\" is not a whole number"},
+            {"loss q.npy d.npy --scale +", "\"+\" is not a number"},
+            {"loss q.npy d.npy --scale ++3", "\"++3\" is not a number"},
+            {"loss q.npy d.npy --scale +-3", "\"+-3\" is not a number"},
+            {"loss q.npy d.npy --prefix-dims 4,+-8", "\"+-8\" is not a whole number"},
             {"loss q.npy d.npy --sampling nix", "--sampling"},
             {"loss q.npy d.npy --sampling ALL", "--sampling"},
             {"loss q.npy d.npy --sampling given", "--negatives"},

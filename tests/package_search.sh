@@ -28,7 +28,8 @@ awk 'BEGIN {
     }
 }' > pairs.tsv
 
-run() { timeout 120 "$program" --pairs pairs.tsv --batch 256 "$@" > out 2> err; }
+run_on() { timeout 120 "$program" --batch 256 --pairs "$@" > out 2> err; }
+run() { run_on pairs.tsv "$@"; }
 check "trains" run --out one --threads 1
 recall() { awk -v when="$1" '$1 == when { print $4 }' out; }
 before=$(recall before) after=$(recall after)
@@ -38,10 +39,15 @@ check "trains with two threads" run --out two --threads 2
 for file in model.bin queries.npy documents.npy loss.tsv; do
     check "$file is the same for one thread and two" cmp -s one/$file two/$file
 done
-check "answers from the model" run --out one "abc"
+check "answers from the model" run --out two --out one "abc"
 check "without training" contains out "one/model.bin"
 check "trains anew when the data are not those of the model" timeout 120 "$program" --pairs pairs.tsv --out one --batch 128 "abc" > out
 check "and says so" contains out "Training:"
+
+# The same pairs as two columns of four, with ends of lines from elsewhere and lines that hold nothing.
+awk -F '\t' '{ printf "%d\t%s\t%s\tmore\r\n\r\n", NR, $2, $1 }' pairs.tsv > columns.tsv
+check "trains on the columns that are named" run_on columns.tsv --columns 3,2 --out three
+check "model.bin is the same for the same pairs" cmp -s two/model.bin three/model.bin
 
 wrong() {  # wrong NAMED ARGUMENTS...
     named=$1
@@ -55,10 +61,21 @@ wrong() {  # wrong NAMED ARGUMENTS...
 printf 'a\tb\nc\n' > no-tab.tsv
 printf 'a\tb\n\tc\n' > no-query.tsv
 printf 'a\tb\n' > few.tsv
+printf 'a\tb\n\na\tb\tc\n' > three.tsv
+printf 'a\tb\tc\n1\t2\t \n' > no-document.tsv
+printf 'a\tb\n' | tr '\t' ' ' > blank.tsv
 printf 'Package: a\nVersion: 1\n\n' > no-description
 wrong missing.tsv --pairs missing.tsv
-wrong no-tab.tsv:2 --pairs no-tab.tsv
-wrong no-query.tsv:2 --pairs no-query.tsv
+wrong "no-tab.tsv:2: 1 column, expected query TAB document" --pairs no-tab.tsv
+wrong "blank.tsv:1: 1 column, expected" --pairs blank.tsv
+wrong "no-query.tsv:2: column 1 is empty" --pairs no-query.tsv
+wrong "three.tsv:3: 3 columns, expected query TAB document; --columns A,B" --pairs three.tsv
+wrong "three.tsv:1: 2 columns, and --columns takes column 3" --pairs three.tsv --columns 3,1
+wrong "no-document.tsv:2: column 3 is empty" --pairs no-document.tsv --columns 1,3
+for columns in 0,1 1 1,2,3 a,b 1,1 -1,2 ''; do
+    wrong --columns --pairs pairs.tsv --columns "$columns"
+done
+wrong --pairs --columns 1,2
 wrong few.tsv --pairs few.tsv
 wrong empty --pairs empty
 wrong empty --catalogue empty

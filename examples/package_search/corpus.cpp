@@ -6,6 +6,7 @@
 
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <cstdio>
@@ -138,20 +139,32 @@ Corpus read_catalogue(const std::string& path) {
     return corpus;
 }
 
-Corpus read_pairs(const std::string& path) {
+Corpus read_pairs(const std::string& path, const std::vector<std::size_t>& columns) {
     Corpus corpus{path, false, {}};
+    const std::size_t query = columns.empty() ? 1 : columns[0], document = columns.empty() ? 2 : columns[1];
+    const std::size_t fewest = std::max(query, document);
     std::size_t number = 0;
     read_file(path, [&](std::string_view line) {
         ++number;
-        const std::size_t tab = line.find('\t');
-        const auto fail = [&](const char* what) {
+        if (line.empty()) return;
+        const auto fail = [&](const std::string& what) {
             throw InputError(path + ":" + std::to_string(number) + ": " + what);
         };
-        if (tab == std::string_view::npos) fail("no tab between a query and a document");
-        if (tab == 0) fail("nothing before the tab");
-        if (tab + 1 == line.size()) fail("nothing after the tab");
-        const std::string document(line.substr(tab + 1));
-        corpus.entries.push_back({std::string(line.substr(0, tab)), document, document});
+        std::vector<std::string> cells(1);
+        for (const char c : line) {
+            if (c == '\t')
+                cells.emplace_back();
+            else
+                cells.back() += c;
+        }
+        const std::string count = std::to_string(cells.size()) + (cells.size() == 1 ? " column" : " columns");
+        if (columns.empty() && cells.size() != 2)
+            fail(count + ", expected query TAB document; --columns A,B takes two of more");
+        if (cells.size() < fewest) fail(count + ", and --columns takes column " + std::to_string(fewest));
+        for (const std::size_t column : {query, document})
+            if (cells[column - 1].find_first_not_of(' ') == std::string::npos)
+                fail("column " + std::to_string(column) + " is empty");
+        corpus.entries.push_back({cells[query - 1], cells[document - 1], cells[document - 1]});
     });
     if (corpus.entries.empty()) throw InputError(path + ": empty");
     return corpus;

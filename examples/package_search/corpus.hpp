@@ -5,6 +5,7 @@
 #ifndef PACKAGE_SEARCH_CORPUS_HPP
 #define PACKAGE_SEARCH_CORPUS_HPP
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,9 @@ struct Corpus {
 // The output of `apt-cache dumpavail`, or a file in its format when `path` is not empty.
 Corpus read_catalogue(const std::string& path);
 
-// Lines of query TAB document.
-Corpus read_pairs(const std::string& path);
+// Lines of query TAB document; with `columns`, the numbers of those two from 1, lines of any more. Empty lines are
+// passed over.
+Corpus read_pairs(const std::string& path, const std::vector<std::size_t>& columns);
 
 }  // namespace package_search
 

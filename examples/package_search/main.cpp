@@ -19,6 +19,7 @@ using namespace package_search;
 
 struct Arguments {
     std::vector<std::string> queries;
+    std::vector<std::size_t> columns;
     std::string pairs, catalogue, folder = "package_search";
     TrainingOptions training;
 };
@@ -31,8 +32,15 @@ Arguments parse(int argc, char** argv) {
                    "what to search for, from the saved model if there is one [train, then five searches]");
     CLI::Option* pairs =
         app.add_option("--pairs", a.pairs, "learn from this file instead: query TAB document, a pair a line");
+    app.add_option("--columns", a.columns, "which columns of --pairs are query and document, of more than two")
+        ->type_name("A,B")
+        ->delimiter(',')
+        ->expected(2)
+        ->needs(pairs)
+        ->check(CLI::Range(1, 1 << 20));
     app.add_option("--catalogue", a.catalogue, "the output of apt-cache dumpavail in a file [run it]")->excludes(pairs);
-    app.add_option("--out", a.folder, "folder for the model, the loss curve and the embeddings");
+    app.add_option("--out", a.folder, "folder for the model, the loss curve and the embeddings")
+        ->take_last();  // ./dev demo names one
     app.add_option("--epochs", a.training.epochs)->check(CLI::Range(1, 1000));
     app.add_option("--batch", a.training.batch, "pairs per step")->check(CLI::Range(2, 1 << 20));
     app.add_option("--rounds", a.training.rounds, "negatives per query")->check(CLI::Range(1, 10000));
@@ -47,6 +55,8 @@ Arguments parse(int argc, char** argv) {
         if (error.get_exit_code() == 0) std::exit(app.exit(error));
         throw InputError(error.what());
     }
+    if (!a.columns.empty() && a.columns[0] == a.columns[1])
+        throw InputError("--columns takes column " + std::to_string(a.columns[0]) + " for both, expected two");
     return a;
 }
 
@@ -105,7 +115,7 @@ void search(const Model& model, const std::string& query, const Corpus& corpus, 
 }
 
 void run(const Arguments& a) {
-    const Corpus corpus = a.pairs.empty() ? read_catalogue(a.catalogue) : read_pairs(a.pairs);
+    const Corpus corpus = a.pairs.empty() ? read_catalogue(a.catalogue) : read_pairs(a.pairs, a.columns);
     constexpr std::size_t fewest = 10;
     if (corpus.entries.size() < fewest)
         throw InputError(corpus.source + ": " + std::to_string(corpus.entries.size()) + " entries, expected at least " +

@@ -15,6 +15,11 @@
 #include <thread>
 #include <vector>
 
+#ifdef __GLIBC__
+#include <dlfcn.h>
+#include <link.h>
+#endif
+
 #include "config.hpp"
 
 #ifdef NEGCOS_HAVE_TBB
@@ -39,6 +44,24 @@ void count_forks() {
         return true;
     }();
     static_cast<void>(counted);
+}
+
+// The threads of a pool outlive every context, and would run on in code that is gone. So what contains this code, the
+// shared library or a plug-in that the static one is part of, stays until the process ends, and with it the back ends
+// that it needs. (musl never unloads anything.)
+void stay_loaded() {
+#ifdef __GLIBC__
+    static const bool stays = [] {
+        Dl_info info;
+        link_map* object = nullptr;
+        if (dladdr1(&forks, &info, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0) return true;
+        // A program itself has no name, and stays anyway.
+        if (*object->l_name != '\0' && !dlopen(object->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
+            throw std::bad_alloc();
+        return true;
+    }();
+    static_cast<void>(stays);
+#endif
 }
 
 // The process that ran a back end's threads first; 0: none has.
@@ -144,6 +167,7 @@ Parallel::Parallel(int32_t threading, int32_t threads, negcos_parallel_for_fn ca
       callback_(callback),
       callback_data_(callback_data) {
     count_forks();
+    if (threading == NEGCOS_THREADING_TBB || threading == NEGCOS_THREADING_OPENMP) stay_loaded();
 #ifdef NEGCOS_HAVE_TBB
     if (threading == NEGCOS_THREADING_TBB && threads > 1 && tbb_counts()) arena_ = std::make_unique<Arena>(threads);
 #endif

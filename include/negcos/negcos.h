@@ -313,7 +313,9 @@ NEGCOS_API void negcos_result_init(negcos_result* result, size_t size);
  * Create a context. options: NULL = the defaults. *context is written on success only and belongs to the caller, who
  * gives it back with negcos_context_destroy. A child of fork() may go on using its parent's context; its calls run in
  * the calling thread alone, and so do those of a context that it creates with oneTBB or OpenMP when its parent has run
- * threads of theirs here. The results are the same bits.
+ * threads of theirs here. The results are the same bits. The first context with oneTBB or OpenMP keeps the library, or
+ * the plug-in that contains it, loaded until the process ends, as their threads live on: dlclose() may be called, and
+ * unloads nothing.
  * Errors: NULL_ARGUMENT (context, or parallel_for with CALLBACK), STRUCT_SIZE, VALUE (threads, threading,
  * NEGCOS_THREADS), UNSUPPORTED_ISA (isa, NEGCOS_ISA), UNSUPPORTED (a back end not built in), OUT_OF_MEMORY, THREADS.
  */

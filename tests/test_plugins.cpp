@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Plug-ins that come and go: with the library beside them or in them, on every back end, with their threads still
+// there. NEGCOS_LIBRARY and the PLUGIN_s name them.
+#include <dlfcn.h>
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "child.hpp"
+#include "negcos/negcos.h"
+
+namespace {
+
+// Objects that stay while this does. Whoever is loaded later sees their symbols.
+class Loaded {
+public:
+    explicit Loaded(const std::vector<const char*>& paths) {
+        for (const char* path : paths)
+            if (void* const handle = dlopen(path, RTLD_NOW | RTLD_GLOBAL))
+                handles_.push_back(handle);
+            else
+                error_ = dlerror();
+    }
+    Loaded(const Loaded&) = delete;
+    Loaded& operator=(const Loaded&) = delete;
+    ~Loaded() {
+        for (; !handles_.empty(); handles_.pop_back()) dlclose(handles_.back());
+    }
+    const std::string& error() const { return error_; }
+    // Of the last of them.
+    template <class Function>
+    Function* find(const char* name) const {
+        return reinterpret_cast<Function*>(dlsym(handles_.back(), name));
+    }
+
+private:
+    std::vector<void*> handles_;
+    std::string error_;
+};
+
+using Version = uint32_t();
+using Call = int32_t(int32_t threading, int32_t destroyed);
+
+int call_and_unload(const std::vector<const char*>& paths, int32_t threading, bool destroyed) {
+    for (int round = 0; round < 10; ++round) {
+        const Loaded loaded(paths);
+        if (!loaded.error().empty()) return 200;
+        const int32_t status = loaded.find<Call>("plugin_call")(threading, destroyed);
+        if (status != NEGCOS_STATUS_OK) return status;
+    }
+    return 0;
+}
+
+TEST_SUITE("unit") {
+    TEST_CASE("plug-ins: load, call, unload, ten times") {
+        const std::pair<std::string, std::vector<const char*>> cases[] = {
+            {"the library, loaded by name", {NEGCOS_LIBRARY, PLUGIN_UNLINKED}},
+            {"a plug-in with the shared library", {PLUGIN_SHARED}},
+            {"a plug-in that contains the library", {PLUGIN_STATIC}},
+            {"a plug-in that shows nothing of it", {PLUGIN_SEALED}},
+            {"two copies", {PLUGIN_SHARED, PLUGIN_SEALED}},
+        };
+        for (const auto& [name, paths] : cases)
+            for (const int32_t threading : {NEGCOS_THREADING_SERIAL, NEGCOS_THREADING_TBB, NEGCOS_THREADING_OPENMP})
+                for (const bool destroyed : {true, false}) {
+                    const int status =
+                        harness::status_of_child([&] { return call_and_unload(paths, threading, destroyed); });
+                    if (status == NEGCOS_STATUS_UNSUPPORTED)
+                        std::printf("SKIP: plug-ins with back end %d: not in this build\n", threading);
+                    else
+                        CHECK_MESSAGE(status == 0, name << ", back end " << threading
+                                                        << std::string(destroyed ? "" : ", contexts left"));
+                }
+    }
+}
+
+}  // namespace

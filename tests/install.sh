@@ -58,6 +58,11 @@ by_hand=
 check "pkg-config" by_line "C, C++ by pkg-config"
 static() { by_line "… the static library" && ! readelf -d a.out | grep libnegcos; }
 check "the static library" static
+contained() {
+    command=$(line "… the static library") && PKG_CONFIG_LIBDIR=$libraries/pkgconfig sh -c "$command -shared -fPIC -o plugin.so" &&
+        nm -D --defined-only plugin.so | tee /dev/stderr | grep -qw main && ! nm -D --defined-only plugin.so | grep negcos_
+}
+check "a shared object that contains the static library shows none of its functions" contained
 static_needs() {
     line "… the static library" | sed 's/.*libnegcos.a//; s/ /\n/g' | grep . > "$folder/line" &&
         PKG_CONFIG_LIBDIR=$libraries/pkgconfig pkg-config --static --libs-only-l negcos | tr ' ' '\n' | grep . > "$folder/pc" &&
@@ -103,9 +108,12 @@ by_meson() {
     executable=$(line 'meson, a clone in subprojects/') &&
         printf '%s\n' "project('example', 'c', default_options: 'c_std=c99')" "$executable" > meson.build &&
         mkdir subprojects && ln -s "$source" subprojects/negcos &&
-        meson setup meson --force-fallback-for=negcos && ninja -C meson && meson/example | cmp - "$folder/expected"
+        meson setup meson --force-fallback-for=negcos -Dnegcos:static_exports=true && ninja -C meson &&
+        meson/example | cmp - "$folder/expected"
 }
 check "meson subproject" by_meson
+shown() { readelf -sW meson/subprojects/negcos/libnegcos.a | grep ' DEFAULT .* negcos_version$'; }
+check "its functions shown, by static_exports" shown
 cat "$folder/expected"
 
 # The manual page has every option of the command, and no other.

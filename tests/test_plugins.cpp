@@ -57,6 +57,28 @@ int call_and_unload(const std::vector<const char*>& paths, int32_t threading, bo
 }
 
 TEST_SUITE("unit") {
+    TEST_CASE("plug-ins: each that contains the library has its own version of it, whoever came first") {
+        constexpr uint32_t kVersion = NEGCOS_VERSION_MAJOR << 16 | NEGCOS_VERSION_MINOR << 8 | NEGCOS_VERSION_PATCH;
+        constexpr uint32_t kLater = (kVersion & ~0xffu) | 99;
+        const auto version = [](const std::vector<const char*>& paths) {
+            const Loaded loaded(paths);
+            REQUIRE_MESSAGE(loaded.error().empty(), loaded.error());
+            return loaded.find<Version>("plugin_version")();
+        };
+        CHECK(version({PLUGIN_LATER}) == kLater);
+        CHECK(version({PLUGIN_STATIC, PLUGIN_LATER}) == kLater);
+        CHECK(version({PLUGIN_LATER, PLUGIN_STATIC}) == kVersion);
+        CHECK(version({PLUGIN_LATER, PLUGIN_SHARED}) == kVersion);
+        CHECK(version({NEGCOS_LIBRARY, PLUGIN_LATER}) == kLater);
+    }
+
+    TEST_CASE("plug-ins: one that contains the library shows none of its functions") {
+        const bool shared = Loaded({PLUGIN_SHARED}).find<Version>("negcos_version");
+        const bool contained = Loaded({PLUGIN_STATIC}).find<Version>("negcos_version");
+        CHECK(shared);  // found in the library beside it
+        CHECK_FALSE(contained);
+    }
+
     TEST_CASE("plug-ins: load, call, unload, ten times") {
         const std::pair<std::string, std::vector<const char*>> cases[] = {
             {"the library, loaded by name", {NEGCOS_LIBRARY, PLUGIN_UNLINKED}},

@@ -68,7 +68,9 @@
 #define NEGCOS_VERSION_MINOR 1
 #define NEGCOS_VERSION_PATCH 0
 
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(NEGCOS_API)
+/* whoever builds the library says what it shows */
+#elif defined(__GNUC__) || defined(__clang__)
 #define NEGCOS_API __attribute__((visibility("default")))
 #else
 #define NEGCOS_API

@@ -11,6 +11,10 @@
 #ifndef NEGCOS_NEGCOS_HPP
 #define NEGCOS_NEGCOS_HPP
 
+#if __cplusplus <= 201703L && !(defined(_MSVC_LANG) && _MSVC_LANG > 201703L)
+#error "negcos.hpp needs C++20 (-std=c++20); negcos.h works from C99 and C++11 on"
+#endif
+
 #include <cstdint>
 #include <memory>
 #include <span>

@@ -16,8 +16,11 @@ export PATH CARGO_TERM_COLOR=never
 
 pc=$(find "$prefix" -name negcos.pc | head -n 1)
 [ -n "$pc" ] || { echo "no negcos.pc in $prefix"; exit 1; }
+# Where the library is found and built: folders of any name will do.
+odd="$work/Größe 数"
+mkdir -p "$odd" && ln -sfn "$(dirname "$pc")/.." "$odd/lib" || exit 1
 installed() {  # a command with the installed library, and no other
-    env NEGCOS_SYS_SOURCE=0 PKG_CONFIG_PATH="$(dirname "$pc")" LD_LIBRARY_PATH="$(dirname "$pc")/.." "$@"
+    env NEGCOS_SYS_SOURCE=0 PKG_CONFIG_PATH="$odd/lib/pkgconfig" LD_LIBRARY_PATH="$odd/lib" "$@"
 }
 
 # A copy, as cargo writes where it works. It looks like the repository to whatever looks for its files.
@@ -73,7 +76,7 @@ if ! timeout 600 "$cargo" fetch --locked > "$log" 2>&1; then
     "$cargo" generate-lockfile --offline > "$log" 2>&1 || { cat "$log"; exit 1; }
 fi
 
-export CARGO_TARGET_DIR="$work/target"
+export CARGO_TARGET_DIR="$odd/target"
 tests "cargo test" installed "$cargo" test --locked --offline --no-fail-fast
 if [ -n "$features" ]; then
     tests "cargo test --all-features" installed "$cargo" test --locked --offline --no-fail-fast -p negcos $features
@@ -109,10 +112,14 @@ check "cargo doc" doc
 check "no library installed" refused "negcos-sys: no installed negcos" 0
 check "no way to build one" refused "negcos-sys: it needs meson" 1
 check "neither" refused "and it cannot be built from source: it needs meson" ""
+no_utf8=$work/$(printf 'not\377UTF-8')
+mkdir -p "$no_utf8" && ln -sfn "$(dirname "$pc")" "$no_utf8/pkgconfig"
+check "a folder that cargo cannot be told of" says "is not UTF-8" env NEGCOS_SYS_SOURCE=0 \
+    PKG_CONFIG_PATH="$no_utf8/pkgconfig" "$cargo" check --locked --offline -p negcos-sys
 check "an unknown value of NEGCOS_SYS_SOURCE" refused 'NEGCOS_SYS_SOURCE is "yes"' yes
 
 # From source: as a published crate, whose sources are copies.
-export CARGO_TARGET_DIR="$work/target-source"
+export CARGO_TARGET_DIR="$odd/target-source"
 rm -rf "$CARGO_TARGET_DIR/package"
 check "the files of negcos's package" "$cargo" package --locked --offline --allow-dirty --list -p negcos
 check "the package of negcos-sys" "$cargo" package --locked --offline --allow-dirty --no-verify -p negcos-sys

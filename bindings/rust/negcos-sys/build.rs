@@ -47,13 +47,13 @@ fn cross() -> bool {
 }
 
 /// The output of a command, or what went wrong in a sentence.
-fn output(command: &mut Command) -> Result<String, String> {
+fn output(command: &mut Command) -> Result<Vec<u8>, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("{program} cannot be run ({error})"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() {
-        return Ok(text(&output.stdout));
+        return Ok(output.stdout);
     }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     Err(format!("{command:?} failed:\n{}\n{}", text(&output.stdout), text(&output.stderr)).trim_end().to_owned())
 }
 
@@ -74,8 +74,7 @@ fn installed() -> Result<(), String> {
              in a system folder set PKG_CONFIG_PATH to its lib/pkgconfig): {why}"
         )
     })?;
-    link(&flags, None);
-    Ok(())
+    link(&flags, None)
 }
 
 /// The library built here, linked statically.
@@ -98,7 +97,7 @@ fn built() -> Result<(), String> {
     let mut setup = Command::new("meson");
     setup.args(["setup", "--wrap-mode=nodownload", "--libdir=lib", "--buildtype=release"]);
     setup.args(["-Dtests=false", "-Dcommand=false", "-Dexamples=false"]);
-    setup.arg(format!("--prefix={}", prefix.display()));
+    setup.arg("--prefix").arg(&prefix);
     let _ = fs::remove_dir_all(&build); // of an earlier run, perhaps half done or with another compiler
     output(setup.arg(&build).arg(&source)).map_err(|why| format!("{needs}: {why}"))?;
     let jobs = env::var("NUM_JOBS").unwrap_or_else(|_| "1".into());
@@ -107,13 +106,12 @@ fn built() -> Result<(), String> {
 
     let mut query = pkg_config();
     query.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).args(["--static", "--libs", "negcos"]);
-    link(&output(&mut query)?, Some("negcos"));
-    Ok(())
+    link(&output(&mut query)?, Some("negcos"))
 }
 
 /// Hands what pkg-config says to cargo.
-fn link(flags: &str, statically: Option<&str>) {
-    for flag in words(flags) {
+fn link(flags: &[u8], statically: Option<&str>) -> Result<(), String> {
+    for flag in words(flags)? {
         if let Some(folder) = flag.strip_prefix("-L") {
             println!("cargo:rustc-link-search=native={folder}");
         } else if let Some(library) = flag.strip_prefix("-l") {
@@ -121,19 +119,28 @@ fn link(flags: &str, statically: Option<&str>) {
             println!("cargo:rustc-link-lib={kind}{library}");
         }
     }
+    Ok(())
 }
 
-/// The words of a line in which a backslash quotes the next character, as pkg-config prints it.
-fn words(line: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => words.last_mut().unwrap().extend(characters.next()),
-            c if c.is_whitespace() => words.push(String::new()),
-            c => words.last_mut().unwrap().push(c),
+/// The words of a line in which a backslash quotes the next byte, as pkg-config prints it: of a letter beyond ASCII it
+/// quotes each byte. cargo skips what is not UTF-8.
+fn words(line: &[u8]) -> Result<Vec<String>, String> {
+    let mut words = vec![Vec::new()];
+    let mut bytes = line.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => words.last_mut().unwrap().extend(bytes.next()),
+            b if b.is_ascii_whitespace() => words.push(Vec::new()),
+            b => words.last_mut().unwrap().push(*b),
         }
     }
-    words.retain(|word| !word.is_empty());
-    words
+    let text = |word| {
+        String::from_utf8(word).map_err(|error| {
+            format!(
+                "{:?} is not UTF-8, and cargo can be told of no such folder",
+                String::from_utf8_lossy(error.as_bytes())
+            )
+        })
+    };
+    words.into_iter().filter(|word| !word.is_empty()).map(text).collect()
 }

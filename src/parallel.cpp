@@ -5,9 +5,11 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cctype>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -21,6 +23,21 @@
 #endif
 
 #include "config.hpp"
+
+// As in omp.h, which only some compilers have.
+extern "C" {
+int omp_get_num_places();
+int omp_get_place_num_procs(int place);
+void omp_get_place_proc_ids(int place, int* processors);
+int omp_get_num_procs();
+}
+#ifndef NEGCOS_HAVE_OPENMP
+// Of the application's OpenMP, where it has one: that binds threads just as ours would.
+#pragma weak omp_get_num_places
+#pragma weak omp_get_place_num_procs
+#pragma weak omp_get_place_proc_ids
+#pragma weak omp_get_num_procs
+#endif
 
 #ifdef NEGCOS_HAVE_TBB
 #include <tbb/global_control.h>
@@ -64,19 +81,61 @@ void stay_loaded() {
 #endif
 }
 
+#ifdef __linux__
+struct Cpus {
+    cpu_set_t set;
+    int32_t count;
+};
+// What a thread was given (0: the calling one). Where the user has OpenMP bind its threads, GNU's runtime binds the
+// first one to its place before main() begins, and whatever threads that one starts are born bound: what the process
+// was given is then all places together.
+std::optional<Cpus> given_cpus(pid_t thread) noexcept {
+    Cpus own;
+    CPU_ZERO(&own.set);
+    if (sched_getaffinity(thread, sizeof own.set, &own.set) != 0) return {};
+    own.count = CPU_COUNT(&own.set);
+#ifndef NEGCOS_HAVE_OPENMP
+    if (!omp_get_num_places || !omp_get_place_num_procs || !omp_get_place_proc_ids || !omp_get_num_procs) return own;
+#endif
+    // LLVM's runtime binds when it is first asked anything: not where nobody told it to.
+    constexpr const char* kBinding[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"};
+    if (std::none_of(std::begin(kBinding), std::end(kBinding), [](const char* name) { return std::getenv(name); }))
+        return own;
+    Cpus all;
+    CPU_ZERO(&all.set);
+    bool bound = false;
+    for (int place = 0, places = omp_get_num_places(); place < places; ++place) {
+        int cpus[CPU_SETSIZE];
+        const int count = omp_get_place_num_procs(place);
+        if (count > CPU_SETSIZE) return own;
+        omp_get_place_proc_ids(place, cpus);
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        for (int k = 0; k < count; ++k) CPU_SET(static_cast<size_t>(cpus[k]), &set);
+        bound = bound || CPU_EQUAL(&set, &own.set);
+        CPU_OR(&all.set, &all.set, &set);
+    }
+    if (!bound) return own;  // by someone else, who is followed
+    // GOMP_CPU_AFFINITY may name CPUs that the process was not given; these are not counted here.
+    all.count = std::min(CPU_COUNT(&all.set), omp_get_num_procs());
+    return all;
+}
+#endif
+
 // The process that ran a back end's threads first; 0: none has.
 std::atomic<int64_t> threaded_process{0};
 
 #ifdef NEGCOS_HAVE_OPENMP
+const char* after_spaces(const char* at) {
+    while (std::isspace(static_cast<unsigned char>(*at))) ++at;
+    return at;
+}
+
 // "SIZE[B|K|M|G]", in kibibytes where it does not say, with spaces anywhere between (OpenMP 5.2, 21.2.2); what is not
 // that has no size.
 std::optional<size_t> stack_size_in(const char* variable) {
     const char* const text = std::getenv(variable);
     if (!text) return {};
-    const auto after_spaces = [](const char* at) {
-        while (std::isspace(static_cast<unsigned char>(*at))) ++at;
-        return at;
-    };
     char* end = nullptr;
     errno = 0;
     const unsigned long size = std::strtoul(text, &end, 10);
@@ -128,10 +187,35 @@ bool try_threads(int32_t count) {
 #ifdef NEGCOS_HAVE_TBB
 namespace {
 
-// oneTBB's first use counts processors, in memory of its own. Where it is refused that, it forgets that it has failed,
-// and whoever uses it next waits for ever: so nobody does.
+#ifdef __linux__
+// Gives the process's first thread, while this lives, all that it was given before OpenMP bound it.
+class Unbound {
+public:
+    Unbound() noexcept {
+        const std::optional<Cpus> given = given_cpus(getpid());
+        unbound_ = given && sched_getaffinity(getpid(), sizeof bound_, &bound_) == 0 &&
+                   !CPU_EQUAL(&given->set, &bound_) && sched_setaffinity(getpid(), sizeof given->set, &given->set) == 0;
+    }
+    ~Unbound() {
+        if (unbound_) sched_setaffinity(getpid(), sizeof bound_, &bound_);
+    }
+    Unbound(const Unbound&) = delete;
+    Unbound& operator=(const Unbound&) = delete;
+
+private:
+    cpu_set_t bound_;
+    bool unbound_ = false;
+};
+#else
+struct Unbound {};
+#endif
+
+// oneTBB's first use counts processors, in memory of its own: those of the process's first thread, to which it lets its
+// threads go too. Where it is refused that memory, it forgets that it has failed, and whoever uses it next waits for
+// ever: so nobody does.
 bool tbb_counts() {
     static const bool counts = [] {
+        [[maybe_unused]] const Unbound unbound;
         try {
             return tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism) > 0;
         } catch (const std::bad_alloc&) {
@@ -203,8 +287,7 @@ int32_t Parallel::preferred() noexcept {
 
 int32_t Parallel::usable_threads() noexcept {
 #ifdef __linux__
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    if (const std::optional<Cpus> given = given_cpus(0)) return given->count;
 #endif
     const unsigned count = std::thread::hardware_concurrency();
     return count == 0 ? 1 : static_cast<int32_t>(count);

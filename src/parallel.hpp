@@ -23,7 +23,7 @@ public:
 
     static bool available(int32_t threading) noexcept;
     static int32_t preferred() noexcept;       // of the available ones
-    static int32_t usable_threads() noexcept;  // what the process's CPU affinity allows
+    static int32_t usable_threads() noexcept;  // as many as the CPUs that the calling thread was given
 
     int32_t threads() const noexcept { return threads_; }
     int32_t threading() const noexcept { return threading_; }

@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 
 namespace harness {
 
@@ -27,6 +28,21 @@ int status_of_child(Work&& work, bool with_exit_handlers = false) {
     int status = -1;
     REQUIRE(waitpid(child, &status, 0) == child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+// A test case in a program of its own, which has used nothing yet: it finds kAgain in its environment, and ends with
+// kRan, which no other end gives, where all is right.
+constexpr const char* kAgain = "NEGCOS_TEST_AGAIN";
+constexpr int kRan = 42;
+template <class Prepare>
+bool again(const char* test_case, const std::string& value, Prepare&& prepare) {
+    return status_of_child([&] {
+               setenv(kAgain, value.c_str(), 1);
+               prepare();
+               const std::string filter = std::string("--test-case=") + test_case;
+               execl("/proc/self/exe", "test", "--quiet", filter.c_str(), nullptr);
+               return 1;
+           }) == kRan;
 }
 
 }  // namespace harness

@@ -28,6 +28,9 @@ using faults::kFiles;
 using faults::kMemory;
 using faults::kNever;
 using faults::kThreads;
+using harness::again;
+using harness::kAgain;
+using harness::kRan;
 using harness::Problem;
 using variants::Features;
 
@@ -128,21 +131,6 @@ bool child_succeeds(Work&& work) {
     const int status = harness::status_of_child([&] { return work() ? 0 : 1; });
     if (status > 1) MESSAGE("ended with ", status);
     return status == 0;
-}
-
-// A test case in a program of its own, which has used nothing yet: it finds kAgain in its environment, and ends with
-// kRan, which no other end gives, where all is right.
-constexpr const char* kAgain = "NEGCOS_FAULT_AGAIN";
-constexpr int kRan = 42;
-template <class Prepare>
-bool again(const char* test_case, const std::string& value, Prepare&& prepare) {
-    return harness::status_of_child([&] {
-               setenv(kAgain, value.c_str(), 1);
-               prepare();
-               const std::string filter = std::string("--test-case=") + test_case;
-               execl("/proc/self/exe", "test_fault", "--quiet", filter.c_str(), nullptr);
-               return 1;
-           }) == kRan;
 }
 
 // Whether the library has it, asked without using it.

@@ -55,8 +55,8 @@ negcos::Context parallel_context(int32_t threading) {
 
 // Whether a context of three threads starts any: oneTBB has no more than processors.
 bool starts_threads(int32_t threading) {
-    cpu_set_t set;
-    return threading != NEGCOS_THREADING_TBB || (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 1);
+    setenv("NEGCOS_THREADS", "1000", 1);
+    return threading != NEGCOS_THREADING_TBB || negcos::Context().threads() > 1;
 }
 
 TEST_SUITE("unit") {

@@ -153,7 +153,6 @@ int32_t threads_of(int32_t asked, int32_t& threads) noexcept {
         return fail(NEGCOS_STATUS_VALUE, "options.threads is %d, expected 0 (all) to %d", asked, kMostThreads);
     threads = asked;
     if (asked != 0) return NEGCOS_STATUS_OK;
-    threads = std::min(Parallel::usable_threads(), kMostThreads);
     if (const char* text = std::getenv("NEGCOS_THREADS")) {
         const char* const last = text + std::strlen(text);
         long cap = 0;
@@ -161,8 +160,11 @@ int32_t threads_of(int32_t asked, int32_t& threads) noexcept {
         if (end != last || error != std::errc() || cap < 1)
             return fail(NEGCOS_STATUS_VALUE, "NEGCOS_THREADS in the environment is \"%.64s\", expected a number from 1",
                         text);
-        threads = static_cast<int32_t>(std::min<long>(cap, threads));
+        threads = static_cast<int32_t>(std::min<long>(cap, Parallel::usable_threads()));
+    } else {
+        threads = Parallel::default_threads();
     }
+    threads = std::min(threads, kMostThreads);
     return NEGCOS_STATUS_OK;
 }
 

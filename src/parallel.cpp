@@ -23,6 +23,7 @@
 #endif
 
 #include "config.hpp"
+#include "cpu_quota.hpp"
 
 // As in omp.h, which only some compilers have.
 extern "C" {
@@ -81,6 +82,29 @@ void stay_loaded() {
 #endif
 }
 
+const char* after_spaces(const char* at) {
+    while (std::isspace(static_cast<unsigned char>(*at))) ++at;
+    return at;
+}
+
+// "N", or "N,N,…" for levels of nesting, of which the outermost counts; INT32_MAX where it is unset or wrong, which
+// OpenMP's runtimes leave out of account too.
+int32_t threads_in(const char* variable) {
+    const char* at = std::getenv(variable);
+    if (!at) return INT32_MAX;
+    long first = 0;
+    for (bool more = true; more; ++at) {
+        char* end = nullptr;
+        errno = 0;
+        const long count = std::strtol(at, &end, 10);
+        at = after_spaces(end);
+        more = *at == ',';
+        if (errno != 0 || count < 1 || (!more && *at != '\0')) return INT32_MAX;
+        if (first == 0) first = count;
+    }
+    return static_cast<int32_t>(std::min<long>(first, INT32_MAX));
+}
+
 #ifdef __linux__
 struct Cpus {
     cpu_set_t set;
@@ -126,11 +150,6 @@ std::optional<Cpus> given_cpus(pid_t thread) noexcept {
 std::atomic<int64_t> threaded_process{0};
 
 #ifdef NEGCOS_HAVE_OPENMP
-const char* after_spaces(const char* at) {
-    while (std::isspace(static_cast<unsigned char>(*at))) ++at;
-    return at;
-}
-
 // "SIZE[B|K|M|G]", in kibibytes where it does not say, with spaces anywhere between (OpenMP 5.2, 21.2.2); what is not
 // that has no size.
 std::optional<size_t> stack_size_in(const char* variable) {
@@ -291,6 +310,10 @@ int32_t Parallel::usable_threads() noexcept {
 #endif
     const unsigned count = std::thread::hardware_concurrency();
     return count == 0 ? 1 : static_cast<int32_t>(count);
+}
+
+int32_t Parallel::default_threads() noexcept {
+    return std::min({usable_threads(), cpu_quota(), threads_in("OMP_NUM_THREADS"), threads_in("OMP_THREAD_LIMIT")});
 }
 
 // The threads of a pool do not live on in the child of a fork, where its runtime may wait for them for ever: also for a

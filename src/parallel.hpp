@@ -24,6 +24,8 @@ public:
     static bool available(int32_t threading) noexcept;
     static int32_t preferred() noexcept;       // of the available ones
     static int32_t usable_threads() noexcept;  // as many as the CPUs that the calling thread was given
+    // Of these, as many as quotas of control groups and OpenMP's environment leave.
+    static int32_t default_threads() noexcept;
 
     int32_t threads() const noexcept { return threads_; }
     int32_t threading() const noexcept { return threading_; }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How many threads a context takes by default: what the process was given, whatever OpenMP binds. That those threads
-// run, all at once, where they may.
+// How many threads a context takes by default: what the process was given, whatever OpenMP binds; the quotas of control
+// groups; OMP_NUM_THREADS; what stands above them. That those threads run, all at once, where they may.
 #include <sched.h>
 #include <unistd.h>
 
@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "child.hpp"
+#include "cpu_quota.hpp"
 #include "parallel.hpp"
 #include "pools.hpp"
 
@@ -186,6 +187,185 @@ TEST_SUITE("unit") {
             REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
             CHECK(default_threads() == 1);
         }).join();
+    }
+
+    TEST_CASE("default threads: OpenMP's environment is a cap, NEGCOS_THREADS and options stand above it") {
+        const auto threads = [](const Variables& variables) {
+            const Environment environment(variables);
+            return default_threads();
+        };
+        const int32_t given = threads({{"NEGCOS_THREADS", "1000"}}), usual = threads({});
+        CHECK(usual == std::min(given, negcos::cpu_quota()));
+        if (given == 1) std::printf("SKIP: default threads: a cap of 1 is not seen where there is one CPU\n");
+        for (const char* one : {"1", " 1 ", "1,4", "1 , 4", "\t1,1,1", "+1"}) {
+            INFO("'" << std::string(one) << "'");
+            CHECK(threads({{"OMP_NUM_THREADS", one}}) == 1);
+            CHECK(threads({{"OMP_NUM_THREADS", one}, {"NEGCOS_THREADS", "1000"}}) == given);
+        }
+        CHECK(threads({{"OMP_NUM_THREADS", "1000"}}) == usual);
+        CHECK(threads({{"OMP_NUM_THREADS", "99999999999"}}) == usual);
+        CHECK(threads({{"OMP_NUM_THREADS", "1000,1"}}) == usual);
+        // What OpenMP's runtimes say is invalid, and leave out of account.
+        for (const char* invalid :
+             {"", " ", "0", "-1", "one", "1x", "1,", ",1", "1,0", "1,x", "1 1", "1;4", "0x1", "99999999999999999999"}) {
+            INFO("'" << std::string(invalid) << "'");
+            CHECK(threads({{"OMP_NUM_THREADS", invalid}}) == usual);
+        }
+        CHECK(threads({{"OMP_THREAD_LIMIT", "1"}}) == 1);
+        CHECK(threads({{"OMP_THREAD_LIMIT", "1"}, {"OMP_NUM_THREADS", "1000"}}) == 1);
+        CHECK(threads({{"OMP_THREAD_LIMIT", "nix"}}) == usual);
+        CHECK(threads({{"OMP_THREAD_LIMIT", "1"}, {"NEGCOS_THREADS", "1000"}}) == given);
+        for (const int32_t threading : harness::back_ends("default threads: explicit")) {
+            const Environment environment(Variables{{"OMP_NUM_THREADS", "1"}, {"NEGCOS_THREADS", "1"}});
+            CHECK(harness::context("scalar", 3, threading).threads() == 3);
+        }
+    }
+
+    TEST_CASE("default threads: the least quota of the groups that a process is in") {
+        constexpr int32_t kNone = INT32_MAX;
+        // Mounts and groups as systems show them.
+        const std::string unified =
+            "24 30 0:22 / /proc rw,nosuid,nodev,noexec,relatime shared:13 - proc proc rw\n"
+            "35 24 0:30 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+        const std::string in_container =
+            "812 801 0:98 / /proc rw,nosuid - proc proc rw\n"
+            "815 811 0:30 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate\n";
+        const std::string separate =
+            "25 18 0:21 / /sys/fs/cgroup ro,nosuid,nodev,noexec shared:8 - tmpfs tmpfs ro,mode=755\n"
+            "26 25 0:22 / /sys/fs/cgroup/systemd rw,relatime shared:9 - cgroup cgroup rw,xattr,name=systemd\n"
+            "29 25 0:25 / /sys/fs/cgroup/cpuset rw,relatime shared:13 - cgroup cgroup rw,cpuset\n"
+            "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:14 - cgroup cgroup rw,cpu,cpuacct\n";
+        const std::string separate_in_container =
+            "964 963 0:25 /docker/f00 /sys/fs/cgroup/cpuset ro,relatime master:13 - cgroup cgroup rw,cpuset\n"
+            "965 963 0:26 /docker/f00 /sys/fs/cgroup/cpu,cpuacct ro,relatime master:14 - cgroup cgroup "
+            "rw,cpu,cpuacct\n";
+        const std::string cpu = "/sys/fs/cgroup/cpu,cpuacct";
+        const struct {
+            const char* name;
+            std::string groups, mounts;
+            Variables files;
+            int32_t expected;
+        } layouts[] = {
+            {"no control groups", "", "24 30 0:22 / /proc rw - proc proc rw\n", {}, kNone},
+            {"nothing can be read", "", "", {}, kNone},
+            {"version 2, a service of systemd",
+             "0::/system.slice/train.service\n",
+             unified,
+             {{"/sys/fs/cgroup/system.slice/train.service/cpu.max", "150000 100000\n"},
+              {"/sys/fs/cgroup/system.slice/cpu.max", "max 100000\n"}},
+             2},
+            {"version 2, a slice above has less",
+             "0::/user.slice/user-1000.slice/session-3.scope\n",
+             unified,
+             {{"/sys/fs/cgroup/user.slice/user-1000.slice/session-3.scope/cpu.max", "400000 100000\n"},
+              {"/sys/fs/cgroup/user.slice/user-1000.slice/cpu.max", "max 100000\n"},
+              {"/sys/fs/cgroup/user.slice/cpu.max", "300000 100000\n"}},
+             3},
+            {"version 2, no limit",
+             "0::/user.slice\n",
+             unified,
+             {{"/sys/fs/cgroup/user.slice/cpu.max", "max 100000\n"}},
+             kNone},
+            {"version 2, another group's quota",
+             "0::/user.slice\n",
+             unified,
+             {{"/sys/fs/cgroup/user/cpu.max", "50000 100000\n"}, {"/sys/fs/cgroup/user.slices/cpu.max", "1 9\n"}},
+             kNone},
+            {"version 2, half a CPU in a container",
+             "0::/\n",
+             in_container,
+             {{"/sys/fs/cgroup/cpu.max", "50000 100000\n"}},
+             1},
+            {"version 2, two and a bit in a container",
+             "0::/\n",
+             in_container,
+             {{"/sys/fs/cgroup/cpu.max", "200001 100000\n"}},
+             3},
+            {"version 2, a container that is told its name outside",
+             "0::/kubepods.slice/kubepods-pod1_2.slice/cri-containerd-f00.scope\n",
+             "815 811 0:30 /kubepods.slice/kubepods-pod1_2.slice/cri-containerd-f00.scope /sys/fs/cgroup ro - cgroup2 "
+             "cgroup rw\n",
+             {{"/sys/fs/cgroup/cpu.max", "100000 100000"}},
+             1},
+            {"version 2, a mount whose root lies elsewhere",
+             "0::/\n",
+             "815 811 0:30 /../../f00 /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
+             {{"/sys/fs/cgroup/cpu.max", "100000 50000"}},
+             2},
+            {"version 2, a group outside the namespace",
+             "0::/../../other\n",
+             in_container,
+             {{"/sys/fs/cgroup/cpu.max", "100000 100000"}},
+             1},
+            {"version 2, the mount that shows the group is not the first",
+             "0::/pods/one\n",
+             "70 60 0:30 /pods/two /mnt/two ro - cgroup2 cgroup rw\n"
+             "71 60 0:30 /pods/on /mnt/on ro - cgroup2 cgroup rw\n"
+             "72 60 0:30 /pods /mnt/pods ro - cgroup2 cgroup rw\n",
+             {{"/mnt/two/cpu.max", "1 1"}, {"/mnt/on/cpu.max", "1 1"}, {"/mnt/pods/one/cpu.max", "7 1"}},
+             7},
+            {"version 1, Docker",
+             "4:cpu,cpuacct:/docker/f00\n3:cpuset:/docker/f00\n1:name=systemd:/docker/f00\n",
+             separate_in_container,
+             {{cpu + "/cpu.cfs_quota_us", "50000\n"}, {cpu + "/cpu.cfs_period_us", "100000\n"}},
+             1},
+            {"version 1, Docker without a limit",
+             "4:cpu,cpuacct:/docker/f00\n",
+             separate_in_container,
+             {{cpu + "/cpu.cfs_quota_us", "-1\n"}, {cpu + "/cpu.cfs_period_us", "100000\n"}},
+             kNone},
+            {"version 1, Kubernetes on the host's side: the pod has less",
+             "11:cpuset:/kubepods/burstable/pod1/f00\n7:cpuacct,cpu:/kubepods/burstable/pod1/f00\n",
+             separate,
+             {{cpu + "/kubepods/burstable/pod1/f00/cpu.cfs_quota_us", "400000\n"},
+              {cpu + "/kubepods/burstable/pod1/f00/cpu.cfs_period_us", "100000\n"},
+              {cpu + "/kubepods/burstable/pod1/cpu.cfs_quota_us", "250000\n"},
+              {cpu + "/kubepods/burstable/pod1/cpu.cfs_period_us", "100000\n"},
+              {cpu + "/kubepods/burstable/cpu.cfs_quota_us", "-1\n"},
+              {cpu + "/kubepods/burstable/cpu.cfs_period_us", "100000\n"}},
+             3},
+            {"both versions, version 1 has the processors",
+             "5:cpu,cpuacct:/job\n1:name=systemd:/job\n0::/job\n",
+             separate + "42 25 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+             {{cpu + "/job/cpu.cfs_quota_us", "20000"}, {cpu + "/job/cpu.cfs_period_us", "10000"}},
+             2},
+            {"version 1, the processors' sets alone",
+             "3:cpuset:/docker/f00\n",
+             separate_in_container,
+             {{cpu + "/cpu.cfs_quota_us", "50000\n"}, {cpu + "/cpu.cfs_period_us", "100000\n"}},
+             kNone},
+            {"a quota without a period",
+             "0::/\n4:cpu:/\n",
+             unified + separate,
+             {{"/sys/fs/cgroup/cpu.max", "50000\n"}, {cpu + "/cpu.cfs_quota_us", "50000\n"}},
+             kNone},
+            {"periods of nothing, and less",
+             "0::/a\n",
+             unified,
+             {{"/sys/fs/cgroup/a/cpu.max", "50000 0"}, {"/sys/fs/cgroup/cpu.max", "50000 -100000"}},
+             kNone},
+            {"no quota at all is not none", "0::/\n", unified, {{"/sys/fs/cgroup/cpu.max", "0 100000\n"}}, kNone},
+            {"numbers that no integer holds",
+             "0::/a\n",
+             unified,
+             {{"/sys/fs/cgroup/a/cpu.max", "99999999999999999999 100000"},
+              {"/sys/fs/cgroup/cpu.max", "9223372036854775807 1"}},
+             kNone},
+            {"garbage",
+             "\n:\n::\n0:\n0::\n0::nix\n4:cpu\n4:cpu:\n4:cpu:nix\n:::::\n",
+             "\n - \n - cgroup2\n1 2 3 - cgroup2 \n1 2 3 4 - cgroup x cpu\n 1 2 / / - cgroup2 x y\n",
+             {},
+             kNone},
+        };
+        for (const auto& layout : layouts) {
+            INFO(std::string(layout.name));
+            CHECK(negcos::cpu_quota([&](const std::string& path) -> std::string {
+                      if (path == "/proc/self/cgroup") return layout.groups;
+                      if (path == "/proc/self/mountinfo") return layout.mounts;
+                      const auto file = layout.files.find(path);
+                      return file == layout.files.end() ? "" : file->second;
+                  }) == layout.expected);
+        }
     }
 }
 

@@ -185,7 +185,8 @@ typedef int32_t (*negcos_parallel_for_fn)(void* data, int64_t count, void (*body
 
 typedef struct negcos_context_options {
     uint32_t struct_size;
-    int32_t threads;   /* 0 = all that this process may use (NEGCOS_THREADS in the environment caps that) */
+    int32_t threads;   /* 0 = as many as the CPUs that the calling thread may use, capped by NEGCOS_THREADS in the
+                          environment or, without it, by the container's quota and OMP_NUM_THREADS (docs/threads.md) */
     int32_t threading; /* NEGCOS_THREADING_ */
     int32_t reserved;  /* 0 */
     const char* isa;   /* NULL = the best one (NEGCOS_ISA in the environment caps that), or "scalar", "avx2",

@@ -173,7 +173,7 @@ void define_loss(CLI::App& app, LossArguments& a) {
              "instruction set: scalar, avx2, avx512 or neon [the best one, capped by NEGCOS_ISA in the\n"
              "environment]");
     add_number(app, "--threads", a.threads, a.threads,
-               "0 = all this process may use, capped by NEGCOS_THREADS in the environment");
+               "0 = all CPUs this process may use, capped by NEGCOS_THREADS or else by quotas and OMP_NUM_THREADS");
     add_name(app, "--threading", a.threading, kThreadings, a.threading, "what runs the threads");
 
     app.option_defaults()->group("Output");

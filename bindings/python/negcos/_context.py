@@ -114,7 +114,8 @@ class _Body:
 class Context:
     """A thread pool, a set of kernels and a workspace, reused from call to call.
 
-    threads: 0 = all that this process may use (NEGCOS_THREADS in the environment caps that).
+    threads: 0 = as many as the CPUs that the calling thread may use, capped by NEGCOS_THREADS in the environment or,
+        without it, by the container's quota and OMP_NUM_THREADS.
     threading: "default" (oneTBB where the library has it, else OpenMP; in the child of a fork, where the threads of
         either do not live on, "serial"), "serial", "tbb", "openmp"; with parallel_for "callback".
     isa: None = the best one (NEGCOS_ISA caps that), or one of negcos.isas().

@@ -28,7 +28,9 @@ end
 Threads, kernels and a workspace. One call at a time: a call from another task waits until the running one is done. Give
 tasks that should run at once a context each.
 
-- `threads`: how many a call may use; 0: all that this process may use, with `threading = :julia` `Threads.nthreads()`
+- `threads`: how many a call may use; 0: as many as the CPUs that the calling thread may use, capped by `NEGCOS_THREADS` in
+  the environment or, without it, by the container's quota and `OMP_NUM_THREADS`; with `threading = :julia`
+  `Threads.nthreads()`
 - `threading`: `:default` (oneTBB where it is built in), `:serial`, `:tbb`, `:openmp`, or `:julia`: tasks on Julia's own
   threads. The results are the same bits with all of them.
 - `isa`: an instruction set, one of [`Negcos.isas`](@ref); `nothing`: the best one

@@ -120,7 +120,8 @@ impl fmt::Debug for ContextBuilder {
 }
 
 impl ContextBuilder {
-    /// Threads that a call may use; 0, all that this process may use (`NEGCOS_THREADS` in the environment caps that).
+    /// Threads that a call may use; 0, as many as the CPUs that the calling thread may use, capped by `NEGCOS_THREADS` in
+    /// the environment or, without it, by the container's quota and `OMP_NUM_THREADS`.
     pub fn threads(mut self, threads: u32) -> Self {
         self.threads = threads;
         self

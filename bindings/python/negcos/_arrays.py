@@ -89,11 +89,24 @@ class View:
 
 def view(name: str, array: Any) -> View:
     """name: of the argument, for errors."""
+    refuse_masks(name, array)
     if isinstance(array, np.ndarray):
         return _view_numpy(name, array)
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
         return _view_dlpack(name, array)
     raise error("dtype", f"{name} is a {type(array).__name__}, expected a NumPy array or one with __dlpack__")
+
+
+def refuse_masks(name: str, values: Any) -> None:
+    """NumPy drops masks when it makes an array, of a list of masked arrays as well."""
+    if _is_masked(values):
+        raise error("value", f"{name} has masked elements, expected none: fill them or leave them out")
+
+
+def _is_masked(values: Any) -> bool:
+    if isinstance(values, (list, tuple)):
+        return any(map(_is_masked, values))
+    return isinstance(values, np.ma.MaskedArray) and bool(np.any(np.ma.getmaskarray(values)))
 
 
 def _view_numpy(name: str, array: np.ndarray[Any, Any]) -> View:
@@ -173,10 +186,13 @@ def expect_shape(name: str, given: View, expected: tuple[int, ...], meaning: str
 
 
 def vector(name: str, values: Any, dtype: str, shape: tuple[int, ...] | None, meaning: str = "") -> View:
-    """Contiguous elements of `dtype`: as they are, or else a copy when no value changes (int32 to int64, lists).
+    """Contiguous elements of `dtype`: as they are, or else a copy when no value changes (int32 to int64, lists, another
+    byte order).
     shape: None = one-dimensional of any length."""
-    is_array = isinstance(values, np.ndarray) or hasattr(values, "__dlpack__")
-    given = view(name, values if is_array else _from_sequence(name, values))
+    by_dlpack = hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray)
+    if by_dlpack and str(getattr(values, "dtype", None)) == "torch.bool":  # which PyTorch 1.13 does not export
+        by_dlpack = False
+    given = view(name, values if by_dlpack else as_numpy(name, values))
     if shape is not None:
         expect_shape(name, given, shape, meaning)
     elif len(given.shape) != 1:
@@ -204,20 +220,25 @@ def contiguous_output(name: str, array: Any, dtype: str, shape: tuple[int, ...])
     return given
 
 
-def _from_sequence(name: str, values: Any) -> np.ndarray[Any, Any]:
+def as_numpy(name: str, values: Any) -> np.ndarray[Any, Any]:
+    """Numbers without a mask, aligned, in this machine's byte order: the array itself where it is so, else a copy."""
+    refuse_masks(name, values)
     try:
-        array = np.asarray(values)
+        array = np.asanyarray(values)
     except (ValueError, TypeError, OverflowError):
         array = np.asarray(None)
     if array.dtype.kind == "O":
         raise error("dtype", f"{name} is a {type(values).__name__} that makes no array of numbers")
-    return array
+    refuse_masks(name, array)  # made by its own __array__
+    return np.require(np.asarray(array), array.dtype.newbyteorder("="), ("C", "A"))
 
 
 def _converted(name: str, given: View, dtype: str) -> np.ndarray[Any, Any]:
-    source = as_numpy(given)
+    source = _borrowed(given)
     target = np.dtype(dtype)
-    if source.dtype.kind in ("i", "u", "f") and np.can_cast(source.dtype, target, "safe"):
+    # A bool is a number among weights; among rows it may be meant as a mask.
+    kinds = ("i", "u", "f", "b") if target.kind == "f" else ("i", "u", "f")
+    if source.dtype.kind in kinds and np.can_cast(source.dtype, target, "safe"):
         return source.astype(target, order="C")
     if source.dtype.kind in ("i", "u") and target.kind == "i":
         limits = np.iinfo(target)
@@ -227,15 +248,15 @@ def _converted(name: str, given: View, dtype: str) -> np.ndarray[Any, Any]:
     raise error("dtype", f"{name} is of {given.dtype}, expected {dtype}, or what converts to it without loss")
 
 
-def as_numpy(given: View) -> np.ndarray[Any, Any]:
-    """A NumPy array over the view's memory; the view must outlive it."""
-    array = given.owner
-    if isinstance(array, np.ndarray):
-        return array
+def _borrowed(given: View) -> np.ndarray[Any, Any]:
+    """A NumPy array over the view's memory, which must outlive it; of bfloat16, which NumPy lacks, a float32 copy."""
+    half = given.dtype == "bfloat16"
+    if isinstance(given.owner, np.ndarray) and not half:
+        return given.owner
     try:
-        dtype = np.dtype(given.dtype)
+        dtype = np.dtype("uint16" if half else given.dtype)
     except TypeError:
-        return np.empty(given.shape, "V2")  # bfloat16 without ml_dtypes: no index array, and refused as such
+        return np.empty(given.shape, "V1")  # refused as no number
     interface = {
         "version": 3,
         "data": (given.address, True),
@@ -243,7 +264,8 @@ def as_numpy(given: View) -> np.ndarray[Any, Any]:
         "typestr": dtype.str,
         "strides": tuple(stride * dtype.itemsize for stride in given.strides),
     }
-    return np.asarray(type("Borrowed", (), {"__array_interface__": interface})())
+    array = np.asarray(type("Borrowed", (), {"__array_interface__": interface})())
+    return (array.astype(np.uint32) << 16).view(np.float32) if half else array
 
 
 def bfloat16() -> np.dtype[Any]:

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
+from ._arrays import refuse_masks
 from ._errors import error
 from ._library import ENUMERATORS, ParallelFor, check, initialised, library
 
@@ -29,6 +30,7 @@ def enumerator(name: str, value: Any, group: str) -> int:
 
 def integer(name: str, value: Any, bits: int, signed: bool = True) -> int:
     """value as an int that a C integer can hold: ctypes itself would cut it off."""
+    refuse_masks(name, value)
     try:
         number = int(value.__index__())
     except (AttributeError, TypeError):  # TypeError: a tensor of other numbers
@@ -40,6 +42,7 @@ def integer(name: str, value: Any, bits: int, signed: bool = True) -> int:
 
 
 def number(name: str, value: Any) -> float:
+    refuse_masks(name, value)
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError

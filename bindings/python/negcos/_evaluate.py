@@ -82,13 +82,14 @@ def evaluate(
     Matrices, all of one dtype (float32, float64, float16, bfloat16), rows contiguous and any distance apart, on the
     CPU; NumPy arrays or any with __dlpack__ (PyTorch, JAX, ...), never copied:
         queries [B, d], documents [M, d]; hard_negatives [B * H, d]: rows i * H to i * H + H - 1 are query i's.
-    Index and number arrays, as they are when contiguous and of the dtype named, else converted when nothing is lost:
+    Index and number arrays, as they are when contiguous and of the dtype named, else converted when no value changes:
         positives [B] int64, rows of documents (default: row i is query i's); negatives [B, rows] int32 with
         sampling="given", -1 = absent; document_ids [M], query_ids [B] int64 with exclude; log_probability [M] float64;
         weights [B] float64.
     outputs: names of the arrays wanted, in the queries' dtype:
         losses, hit_probability [B]; logits [B, 1 + rounds + H]; grad_queries [B, d]; grad_documents [M, d];
         grad_hard_negatives [B * H, d]; negatives [B, rounds] int32.
+    np.ma arrays, anywhere, with masked elements are an error.
     out: a mapping from such names to writable arrays of the caller's, filled in place; they are wanted too.
     context: default: one of this thread's own.
     The rest are the fields of negcos_options in negcos.h, enumerators as their names in lower case with dashes or

@@ -9,11 +9,16 @@ from typing import Any, Optional, TypedDict, Union
 
 import numpy as np
 
+from ._arrays import refuse_masks
 from ._context import Context
 from ._evaluate import _make_options
 
 # Further arguments of evaluate() that hold numbers for each query or document.
 VECTORS = ("positives", "negatives", "document_ids", "query_ids", "log_probability", "weights")
+
+
+# Those that hold embeddings.
+MATRICES = ("queries", "documents", "hard_negatives")
 
 
 class Options(TypedDict, total=False):
@@ -42,17 +47,24 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in options:
         if name not in Options.__annotations__:
             raise TypeError(f"unexpected option {name!r}, expected some of {', '.join(Options.__annotations__)}")
-    plain = {name: _plain(value) for name, value in options.items()}
+    plain = {name: _plain(name, value) for name, value in options.items()}
     _make_options(plain)
     return plain
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
-        return [_plain(item) for item in value]
+def _plain(name: str, value: Any) -> Any:
+    refuse_masks(name, value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(name, item) for item in value]
     return value
+
+
+def refuse_masks_of(arguments: Mapping[str, Any]) -> None:
+    """Before a framework makes tensors of them, and drops the masks."""
+    for name in MATRICES + VECTORS:
+        refuse_masks(name, arguments[name])
 
 
 # A framework calls from threads of its own, which come and go: they take turns in one context.

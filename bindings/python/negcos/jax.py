@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _xla
+from ._arrays import as_numpy
 from ._context import Context, integer, number
 from ._errors import ResourceError, error
 from ._evaluate import evaluate
-from ._framework import VECTORS, Options, checked, loss_dtype, shared_context
+from ._framework import MATRICES, VECTORS, Options, checked, loss_dtype, refuse_masks_of, shared_context
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,8 +54,10 @@ def negative_cosine_loss(
 
     queries [B, d], documents [M, d], hard_negatives [B * H, d], all of one of these dtypes. Gradients reach them, and
     scale and bias where these are JAX arrays. The rest are constants to the gradient and have the shapes that
-    negcos.evaluate states; int32 and float32 do as well. NumPy arrays and Python numbers arrive with all 64 bits, also
-    where jax_enable_x64 is off, which halves whatever is a JAX array.
+    negcos.evaluate states; int32 and float32 do as well. NumPy arrays and Python numbers arrive with all 64 bits.
+    JAX arrays do not while jax_enable_x64 is off, AND THE ARGUMENTS OF A JITTED FUNCTION ARE JAX ARRAYS: JAX cuts int64
+    ids to 32 bits, silently and before they come here, so that two items may become one. Number them within the batch:
+    numpy.unique(ids, return_inverse=True)[1].
     seed, step: numbers or arrays of one integer. Traced ones keep jit from compiling anew at each step.
     context: default: one that all calls share, one at a time. One that is given here lives as long as the process.
     options: as those of negcos.evaluate; fixed when traced.
@@ -67,11 +70,16 @@ def negative_cosine_loss(
     index out of range) comes when it runs, as JAX's own error with the same sentence.
     """
     given = locals()
+    refuse_masks_of(given)
     fixed = checked(options)
     differentiable = {}
-    for name in ("queries", "documents", "hard_negatives"):
-        if given[name] is not None:  # asarray would copy a traced array
-            differentiable[name] = given[name] if isinstance(given[name], jax.Array) else jnp.asarray(given[name])
+    for name in MATRICES:
+        value = given[name]
+        if value is not None:
+            if isinstance(value, np.ndarray):
+                value = as_numpy(name, value)
+            # asarray would copy a traced array
+            differentiable[name] = value if isinstance(value, jax.Array) else jnp.asarray(value)
     for name in ("scale", "bias"):
         if isinstance(given[name], jax.Array):
             value = _scalar(name, given[name])
@@ -88,7 +96,7 @@ def negative_cosine_loss(
         constants[name] = _scalar(name, value)
     for name in VECTORS:
         if given[name] is not None:
-            constants[name] = given[name] if isinstance(given[name], jax.Array) else np.asarray(given[name])
+            constants[name] = given[name] if isinstance(given[name], jax.Array) else as_numpy(name, given[name])
     wide = {}
     for name, value in constants.items():
         if isinstance(value, np.ndarray) and value.dtype in (np.int64, np.uint64, np.float64):

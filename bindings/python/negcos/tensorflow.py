@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
 
+from ._arrays import as_numpy, refuse_masks
 from ._context import Context, integer, number
 from ._errors import error
 from ._evaluate import evaluate
-from ._framework import VECTORS, Options, checked, loss_dtype, shared_context
+from ._framework import MATRICES, VECTORS, Options, checked, loss_dtype, refuse_masks_of, shared_context
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,15 +65,20 @@ def negative_cosine_loss(
     .ResourceExhaustedError) with the same sentence. There are no second derivatives: asking for them is an error.
     """
     given = locals()
+    refuse_masks_of(given)
     fixed = checked(options)
-    inputs = {"queries": tf.convert_to_tensor(queries), "documents": tf.convert_to_tensor(documents)}
-    if hard_negatives is not None:
-        inputs["hard_negatives"] = tf.convert_to_tensor(hard_negatives)
+    inputs = {}
+    for name in MATRICES:
+        value = given[name]
+        if value is not None or name != "hard_negatives":
+            # In graphs TensorFlow takes the bytes of another order as they are.
+            inputs[name] = tf.convert_to_tensor(as_numpy(name, value) if isinstance(value, np.ndarray) else value)
     inputs.update({name: _number(name, given[name]) for name in ("scale", "bias")})
     constants = {name: _integer(name, given[name]) for name in ("seed", "step")}
     for name in VECTORS:
         if given[name] is not None:
-            constants[name] = tf.convert_to_tensor(given[name] if _is_tensor(given[name]) else np.asarray(given[name]))
+            value = given[name] if _is_tensor(given[name]) else as_numpy(name, given[name])
+            constants[name] = tf.convert_to_tensor(value)
 
     def run(tensors: tuple[Any, ...], gradients: bool) -> list[Any]:
         arguments = {**dict(zip(inputs, tensors)), **constants}
@@ -223,6 +229,13 @@ class NegativeCosineLayer(tf.keras.layers.Layer):  # type: ignore[misc]
         self.step = self.add_weight(
             name="step", shape=(), dtype="int64", initializer="zeros", trainable=False, aggregation=_ONCE
         )
+
+    def __call__(self, inputs: Any, *more: Any, **named: Any) -> Any:
+        """Keras makes tensors of arrays, without their masks, before it runs call()."""
+        matrices = zip(MATRICES, inputs) if isinstance(inputs, (list, tuple)) else ()
+        for name, value in (*matrices, *zip(("hard_negatives", *VECTORS), more), *named.items()):
+            refuse_masks(name, value)
+        return super().__call__(inputs, *more, **named)
 
     def call(
         self,

@@ -59,6 +59,36 @@ def hard_negatives(arguments):
     return [value for name, value in arguments.items() if name == "hard_negatives"]
 
 
+MASKED = {
+    "queries": dict(),
+    "documents": dict(),
+    "hard_negatives": dict(),
+    "positives": dict(),
+    "negatives": dict(sampling="given"),
+    "document_ids": dict(exclude="same-document-id"),
+    "query_ids": dict(exclude="same-query-id"),
+    "log_probability": dict(sampling="all"),
+    "weights": dict(),
+    "margin": dict(),
+    "prefix_dims": dict(sampling="all"),
+}
+
+
+def masked_arguments(name, masked=True):
+    """The argument as a masked array, with what else it takes; each is right but for the mask."""
+    array = {
+        "queries": np.ma.zeros((B, D), "float32"),
+        "documents": np.ma.zeros((B, D), "float32"),
+        "hard_negatives": np.ma.zeros((B * H, D), "float32"),
+        "negatives": np.ma.zeros((B, 4), "int32"),
+        "margin": np.ma.array(0.5),
+        "prefix_dims": np.ma.array([2, 4]),
+    }.get(name, np.ma.zeros(B, "int32"))
+    if masked:
+        array[(-1,) * array.ndim] = np.ma.masked
+    return {name: array, **MASKED[name]}
+
+
 def expected(queries, documents, arguments, **more):
     """negcos.evaluate's own result."""
     wanted = ["grad_queries", "grad_documents"] + ["grad_hard_negatives"] * len(hard_negatives(arguments))
@@ -101,8 +131,8 @@ def run(script):
     return said.stdout
 
 
-def readme_block(source_root, framework):
-    """The README's code for a framework."""
+def readme_blocks(source_root, framework):
+    """The README's code for a framework, one block after the other."""
     text = (source_root / "bindings/python/README.md").read_text()
-    (block,) = (b for b in re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M) if f"import {framework}" in b)
-    return block
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
+    return "\n".join(block for block in blocks if re.search(rf"^import {framework}\b", block, re.M))

@@ -21,7 +21,14 @@ def _api(restype, name, *argtypes):
 
 new_capsule = _api(ctypes.py_object, "PyCapsule_New", ctypes.c_void_p, ctypes.c_char_p, DESTRUCTOR)
 is_valid = _api(ctypes.c_int, "PyCapsule_IsValid", ctypes.c_void_p, ctypes.c_char_p)
-TYPES = {"float32": (2, 32), "float64": (2, 64), "float16": (2, 16), "bfloat16": (4, 16), "int64": (0, 64)}
+TYPES = {
+    "float32": (2, 32),
+    "float64": (2, 64),
+    "float16": (2, 16),
+    "bfloat16": (4, 16),
+    "int64": (0, 64),
+    "bool": (6, 8),
+}
 
 
 class Producer:

@@ -27,8 +27,9 @@ def swapped(array):
 
 
 def misaligned(array):
-    memory = np.zeros(array.nbytes + 1, np.uint8)
-    return memory[1:].view(array.dtype).reshape(array.shape)
+    made = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    made[...] = array
+    return made
 
 
 WRONG = [
@@ -212,6 +213,110 @@ def test_what_converts_without_loss():
     for negatives in (drawn, drawn.astype(np.int64), drawn.astype(np.uint8), drawn.tolist(), np.asfortranarray(drawn)):
         found = negcos.evaluate(QUERIES, DOCUMENTS, sampling="given", rounds=ROUNDS, negatives=negatives)
         assert found.loss == negcos.evaluate(QUERIES, DOCUMENTS, sampling="uniform", rounds=ROUNDS).loss
+
+
+def test_what_copies_alike():
+    """Other byte orders, odd addresses, fields of records, bool and bfloat16 weights: vectors that a copy makes right."""
+    ids = {"positives": np.arange(B) + 1, "document_ids": np.arange(M) % 4 - 2**40, "query_ids": np.arange(B) // 2}
+    floats = {"weights": np.arange(B) / 4.0, "log_probability": -np.arange(M) / 8.0}
+    arguments = {**GIVEN, "negatives": np.arange(B * ROUNDS).reshape(B, ROUNDS) % M - 1, **ids, **floats}
+    arguments["exclude"] = ("same-document-id", "same-query-id")
+    expected = negcos.evaluate(QUERIES, DOCUMENTS, **arguments)
+
+    def alike(**changed):
+        found = negcos.evaluate(QUERIES, DOCUMENTS, **{**arguments, **changed})
+        assert found.loss == expected.loss
+        np.testing.assert_array_equal(found.grad_queries, expected.grad_queries)
+
+    for name in ("negatives", *ids, *floats):
+        array = arguments[name]
+        records = np.zeros(array.shape, [("flag", "u1"), ("value", array.dtype)])
+        records["value"] = array
+        for other in (swapped(array), misaligned(array), records["value"], [*swapped(array)]):
+            alike(**{name: other})
+    bits = {name: (array.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16) for name, array in floats.items()}
+    alike(**{name: Producer(array, "bfloat16") for name, array in bits.items()})
+    alike(**{name: Producer(np.repeat(array, 2)[::2], "bfloat16") for name, array in bits.items()})
+    alike(**{name: swapped(array.astype(np.float16)) for name, array in floats.items()})
+    try:
+        import ml_dtypes
+    except ImportError:
+        pass
+    else:
+        alike(**{name: array.astype(ml_dtypes.bfloat16) for name, array in floats.items()})
+    mask = np.arange(B) % 2 == 0
+    expected = negcos.evaluate(QUERIES, DOCUMENTS, **{**arguments, "weights": mask.astype(float)})
+    for weights in (mask, mask.tolist(), np.repeat(mask, 3)[::3], Producer(mask)):
+        alike(weights=weights)
+
+
+def masked(array):
+    return np.ma.array(array, mask=np.arange(array.size).reshape(array.shape) == 3)
+
+
+VECTORS = {
+    "positives": np.arange(B),
+    "negatives": np.zeros((B, ROUNDS), np.int32),
+    "document_ids": np.arange(M),
+    "query_ids": np.arange(B),
+    "log_probability": np.zeros(M),
+    "weights": np.ones(B),
+}
+
+
+@pytest.mark.parametrize("name", ["queries", "documents", "hard_negatives", *VECTORS, "out", "prefix_weights", "scale"])
+def test_masks(name):
+    """The numbers under a mask are not meant. An array that masks nothing is one like any other."""
+    arguments = {"queries": QUERIES, "documents": DOCUMENTS, "hard_negatives": HARD, **VECTORS, "prefix_dims": (2, 4)}
+    arguments.update(prefix_weights=np.ones(2), scale=np.array(20.0), sampling="given", rounds=ROUNDS)
+    arguments["exclude"] = ("same-document-id", "same-query-id")
+    expected = negcos.evaluate(**arguments).loss
+    array = np.zeros((B, D)) if name == "out" else arguments[name]
+    hidden = np.ma.array(array, mask=np.arange(array.size).reshape(array.shape) == array.size - 1)
+    variants = [(array, hidden)]
+    if name in VECTORS:
+        variants += [([*np.ma.array(array)], [*hidden]), ((array[0], *array[1:]), (*array[:-1], hidden[-1]))]
+    says = re.escape({"out": "out['grad_queries']", "prefix_weights": "prefix_weights[1]"}.get(name, name))
+    for plain, wrong in variants:
+        if name == "out":
+            plain, wrong = {"grad_queries": plain}, {"grad_queries": wrong}
+        with pytest.raises(ValueError, match=f"^{says} has masked elements, expected none"):
+            negcos.evaluate(**{**arguments, name: wrong})
+        assert negcos.evaluate(**{**arguments, name: plain}).loss == expected
+    if name not in ("out", "prefix_weights", "scale"):
+        assert negcos.evaluate(**{**arguments, name: np.ma.array(array, mask=False)}).loss == expected
+
+
+def test_masked_numbers():
+    with pytest.raises(ValueError, match="^step has masked elements"):
+        negcos.evaluate(QUERIES, DOCUMENTS, step=masked(np.arange(9))[3])
+    with pytest.raises(ValueError, match=r"^prefix_dims\[3\] has masked elements"):
+        negcos.evaluate(QUERIES, DOCUMENTS, prefix_dims=masked(np.arange(1, 6)))
+    with pytest.raises(ValueError, match="^batch has masked elements"):
+        negcos.sample(masked(np.arange(9))[3])
+
+
+@pytest.mark.parametrize("name", ["update", "log_probability", "out"])
+def test_masks_of_frequencies(name):
+    frequency, ids = negcos.Frequency(buckets=1 << 10), np.arange(5)
+    frequency.update([1, 2, 3])
+    before = frequency.log_probability(ids)
+    with pytest.raises(ValueError, match=f"^{'out' if name == 'out' else 'ids'} has masked elements"):
+        if name == "out":
+            frequency.log_probability(ids, out=masked(np.zeros(5)))
+        else:
+            getattr(frequency, name)(masked(ids))
+    np.testing.assert_array_equal(frequency.log_probability(np.ma.array(ids)), before)
+
+
+def test_masks_of_other_objects():
+    class Variable:  # as netCDF4's
+        def __array__(self, *_, **__):
+            return masked(np.arange(B))
+
+    for array in (Variable(), np.array([*range(B - 1), None])):
+        with pytest.raises(negcos.Error, match="^positives (has masked elements|.* makes no array of numbers)"):
+            negcos.evaluate(QUERIES, DOCUMENTS, positives=array)
 
 
 def test_names_with_dashes_or_underscores():

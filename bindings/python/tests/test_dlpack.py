@@ -194,6 +194,12 @@ def test_torch():
         )
         assert result.loss == pytest.approx(expected, rel=1e-6 if dtype == torch.float64 else 0, abs=0)
         assert gradient[:, :10].abs().max() > 0 and bool((gradient[:, 10:] == 5).all())
+    weights = np.arange(7) % 2
+    expected = negcos.evaluate(QUERIES, DOCUMENTS, weights=weights).loss
+    for dtype in (torch.bool, torch.bfloat16, torch.float16, torch.uint8):
+        assert negcos.evaluate(QUERIES, DOCUMENTS, weights=torch.tensor(weights).to(dtype)).loss == expected
+    with pytest.raises(TypeError, match="positives is of bool"):
+        negcos.evaluate(QUERIES, DOCUMENTS, positives=torch.ones(7, dtype=torch.bool))
     with pytest.raises(TypeError, match="queries cannot be passed as it is: .*detach"):
         negcos.evaluate(queries.requires_grad_(), documents)
     with pytest.raises(TypeError, match="queries"):

@@ -10,11 +10,26 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from framework_cases import CASES, DTYPES, Task, batch, expected, hard_negatives, readme_block, run  # noqa: E402
+from framework_cases import (  # noqa: E402
+    CASES,
+    DTYPES,
+    MASKED,
+    Task,
+    batch,
+    expected,
+    hard_negatives,
+    masked_arguments,
+    readme_blocks,
+    run,
+)
 
 import negcos  # noqa: E402
 import negcos.tensorflow  # noqa: E402
 from negcos.tensorflow import NegativeCosineLayer, negative_cosine_loss  # noqa: E402
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 MODES = {"eager": lambda function: function, "graph": tf.function}
 
@@ -303,6 +318,44 @@ def test_mistakes(mistake):
         tf.function(lambda: negative_cosine_loss(**arguments))()
 
 
+@pytest.mark.parametrize("name", MASKED)
+def test_masks(name):
+    queries, documents, _ = batch("defaults", "float32")
+    arguments = {"queries": queries, "documents": documents, **masked_arguments(name)}
+    with pytest.raises(ValueError, match=f"^{name} has masked elements, expected none"):
+        negative_cosine_loss(**arguments)
+    masks_nothing = masked_arguments(name, masked=False)
+    plain = {key: value.data if isinstance(value, np.ma.MaskedArray) else value for key, value in masks_nothing.items()}
+    losses = [negative_cosine_loss(**{**arguments, **more}) for more in (masks_nothing, plain)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_layer_masks(name):
+    queries, documents, _ = batch("defaults", "float32")
+    arguments = {"queries": queries, "documents": documents, **masked_arguments(name)}
+    options = {key: arguments.pop(key) for key in ("exclude", "sampling", "margin", "prefix_dims") if key in arguments}
+    with pytest.raises(ValueError, match=f"^{name} has masked elements, expected none"):
+        NegativeCosineLayer(4, 1.0, **options)([arguments.pop("queries"), arguments.pop("documents")], **arguments)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_vectors_of_other_types(mode):
+    """As of negcos.evaluate: NumPy's of another byte order, and tensors of bool and of half precision."""
+    queries, documents, _ = batch("defaults", "float32")
+    mask = np.arange(len(queries)) % 3 > 0
+    want = negcos.evaluate(queries, documents, weights=mask).loss
+    swapped = queries.astype(">f4")  # which the framework copies
+    assert MODES[mode](lambda: negative_cosine_loss(swapped, documents, weights=mask))() == np.float32(want)
+    for weights in (mask, mask.astype(">f8"), mask.astype(">f2"), tf.constant(mask), tf.cast(mask, tf.bfloat16)):
+        assert MODES[mode](lambda: negative_cosine_loss(queries, documents, weights=weights))() == np.float32(want)
+    ids = np.arange(len(documents)) % 5 - 2**40
+    options = dict(sampling="all", exclude="same-document-id")
+    want = negcos.evaluate(queries, documents, document_ids=ids, **options).loss
+    got = MODES[mode](lambda: negative_cosine_loss(queries, documents, document_ids=ids.astype(">i8"), **options))()
+    assert got == np.float32(want)
+
+
 @pytest.mark.parametrize("mistake", range(len(AT_ONCE)))
 def test_mistakes_at_once(mistake):
     arguments, kind, says = AT_ONCE[mistake]
@@ -513,6 +566,6 @@ def test_example(source_root):
 
 def test_readme(source_root, tmp_path):
     script = tmp_path / "readme.py"
-    script.write_text(readme_block(source_root, "tensorflow"))
+    script.write_text(readme_blocks(source_root, "tensorflow"))
     losses = [float(loss) for loss in re.findall(r"\bloss: ([0-9.]+)", run(script))]
     assert len(losses) == 5 and losses[4] < losses[0]

@@ -54,7 +54,8 @@ def negative_cosine_loss(
     when a graph is made. Gradients reach them, and scale and bias, which may be tensors or variables. The rest are
     constants to the gradient and have the shapes that negcos.evaluate states; int32 and float32 do as well.
     seed, step: numbers, or tensors or variables of integers. In tf.function a Python number is part of the graph, so
-        pass a step that counts as a tf.Variable.
+        pass a step that counts as a tf.Variable, and advance it after the gradient: what is computed again before
+        (tf.recompute_grad) then draws the same negatives.
     training: False computes the loss alone; gradients that are asked for all the same are then a second evaluation.
         Otherwise one evaluation computes both, and the gradients are kept for the backward pass.
     context: default: one that all calls share, one at a time.
@@ -188,9 +189,14 @@ class NegativeCosineLayer(tf.keras.layers.Layer):  # type: ignore[misc]
     numbers here. name, dtype, ...: as of any Keras layer; inputs are never cast.
 
     Calls take hard_negatives, positives, negatives, document_ids, query_ids, log_probability and weights by name, with
-    the shapes that negcos.evaluate states. `step`, a weight that is saved with the model, counts calls with
-    training=True, as fit() makes them: each draws new negatives. Without it the negatives stay the same, those of the
-    next training step; with training=False no gradients are computed.
+    the shapes that negcos.evaluate states.
+    step: with `seed`, the key of the draws; a weight that is saved with the model. It counts the steps trained: the
+        backward pass of a call, in whatever loop, sets it to one more than the step that the call drew for, and never
+        twice. Until then all calls draw the same negatives, so a forward pass that is computed again (by
+        tf.recompute_grad, of this call alone) draws what it drew. A call with training=False computes no gradients
+        and does not count.
+        layer(..., step=k) draws for step k, and neither reads nor changes the weight: for closures that are evaluated
+        more than once a step, and for recomputed ones where a step has several calls.
     context is no part of the config: a layer that is loaded uses the one that all share.
     """
 
@@ -247,11 +253,14 @@ class NegativeCosineLayer(tf.keras.layers.Layer):  # type: ignore[misc]
         query_ids: Any = None,
         log_probability: Any = None,
         weights: Any = None,
+        step: Any = None,
         training: Any = None,
     ) -> Any:
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
             raise error("value", f"inputs is a {type(inputs).__name__}, expected [queries, documents]")
         config = self._config
+        learns = training is None or tf.is_tensor(training) or bool(training)
+        drawn = tf.convert_to_tensor(self.step) if step is None else step
         objective = {"objective": "batch-softmax"} if config["as_published"] else {"temperature": config["t"]}
         loss = negative_cosine_loss(
             *inputs,
@@ -266,15 +275,37 @@ class NegativeCosineLayer(tf.keras.layers.Layer):  # type: ignore[misc]
             scale=config["scale"],
             bias=config["bias"],
             seed=config["seed"],
-            step=tf.identity(self.step),
-            training=training is None or tf.is_tensor(training) or bool(training),
+            step=drawn,
+            training=learns,
             context=self._context,
             **objective,
             **self._options,
         )
-        if training is not None and (tf.is_tensor(training) or training):
-            self.step.assign_add(tf.cast(training, tf.int64))
+        if learns and step is None:
+            loss = self._counted(loss, drawn, training if tf.is_tensor(training) else True)
         return tf.reshape(loss, [1])
+
+    def _counted(self, loss: Any, drawn: Any, training: Any) -> Any:
+        """loss, whose backward pass counts the step, if none of the same step has. A forward pass must not: what runs
+        twice would draw anew."""
+        variable = self.step if _KERAS_2 else self.step.value
+        # As this graph knows it: in the gradient of a loop's or a branch's body the variable itself is unknown.
+        handle = None if tf.executing_eagerly() else drawn.op.inputs[0]
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def counted(loss: Any) -> Any:
+            def gradient(upstream: Any) -> Any:
+                step = variable if handle is None else tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.int64)
+                more = tf.cast(tf.equal(step, drawn) & training, tf.int64)
+                if handle is None:
+                    variable.assign_add(more)
+                    return tf.identity(upstream)
+                with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=handle, value=more)]):
+                    return tf.identity(upstream)
+
+            return tf.identity(loss), gradient
+
+        return counted(loss)
 
     def compute_output_shape(self, *_: Any, **__: Any) -> tuple[int]:
         return (1,)

@@ -399,18 +399,147 @@ def output_model(layer):
     return model
 
 
-def test_layer_shape_and_step():
+def test_layer_shape():
     queries, documents, _ = batch("defaults", "float64")
-    layer = NegativeCosineLayer(5, 0.5, seed=3)
-    want = [negcos.evaluate(queries, documents, rounds=5, temperature=0.5, seed=3, step=step).loss for step in range(4)]
-    drawn = []
-    for training in (True, False, None, True, True, False):
-        loss = layer([queries, documents], training=training)
-        assert loss.shape == (1,) and loss.dtype == tf.float64  # nothing was cast
-        drawn.append(float(loss[0]))
-    assert drawn == [want[step] for step in (0, 1, 1, 1, 2, 3)]
-    assert int(layer.step.numpy()) == 3
+    loss = NegativeCosineLayer(5, 0.5, seed=3)([queries, documents])
+    assert loss.shape == (1,) and loss.dtype == tf.float64  # nothing was cast
+    assert float(loss[0]) == negcos.evaluate(queries, documents, rounds=5, temperature=0.5, seed=3).loss
+
+
+def test_layer_weights():
+    layer = NegativeCosineLayer(5, 0.5)
+    layer([*batch("defaults", "float32")[:2]])
     assert not layer.trainable_weights and len(layer.weights) == 1
+
+
+def gradient_of(function, *sources):
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        loss = function(*sources)
+    return loss, tape.gradient(loss, sources)
+
+
+def plain(function):
+    return function
+
+
+def in_a_branch(call):
+    return lambda q, d: tf.cond(q[0, 0] < 99, lambda: call(q, d), lambda: 0 * q[0, :1])
+
+
+STEPS = {  # of a call, and of the gradient of that
+    "eager": (plain, plain),
+    "graph": (plain, tf.function),
+    "nested": (tf.function, plain),
+    "in a branch": (in_a_branch, tf.function),
+    "recomputed": (tf.recompute_grad, plain),
+    "recomputed in a graph": (tf.recompute_grad, tf.function),
+    "recomputed, nested": (lambda call: tf.function(tf.recompute_grad(call)), plain),
+}
+
+
+def loss_and_gradient(call, mode):
+    inner, outer = STEPS[mode]
+    return outer(lambda *sources: gradient_of(inner(call), *sources))
+
+
+@pytest.mark.parametrize("mode", STEPS)
+def test_layer_steps(mode):
+    """The backward pass counts the step; the gradients are those of the loss's own negatives."""
+    queries, documents, _ = batch("defaults", "float32")
+    sources = tf.constant(queries), tf.constant(documents)
+    layer = NegativeCosineLayer(5, 1.0, seed=3)
+    step = loss_and_gradient(lambda *sources: layer([*sources], training=True), mode)
+    for count in range(3):
+        want = negcos.evaluate(queries, documents, rounds=5, seed=3, step=count)
+        loss, (grad_queries, grad_documents) = step(*sources)
+        assert loss[0].numpy() == np.float32(want.loss)
+        assert (grad_queries.numpy() == want.grad_queries).all() and (
+            grad_documents == want.grad_documents
+        ).numpy().all()
+        assert int(layer.step.numpy()) == count + 1
+
+
+@pytest.mark.parametrize("mode", STEPS)
+def test_layer_step_of_callers(mode):
+    """One that is given is drawn for, and counts nothing."""
+    queries, documents, _ = batch("defaults", "float32")
+    sources = tf.constant(queries), tf.constant(documents)
+    layer = NegativeCosineLayer(5, 1.0)
+    count = tf.Variable(7, dtype=tf.int64)
+    two = loss_and_gradient(lambda *sources: layer([*sources], step=count) + layer([*sources], step=2), mode)
+    wants = [negcos.evaluate(queries, documents, rounds=5, step=step) for step in (7, 2)]
+    for _ in range(2):
+        loss, (gradient, _) = two(*sources)
+        assert loss[0].numpy() == sum(np.float32(want.loss) for want in wants)
+        np.testing.assert_allclose(gradient, sum(want.grad_queries for want in wants), rtol=0, atol=1e-7)
+    assert int(layer.step.numpy()) == 0
+
+
+def test_layer_step_without_training():
+    """Only a gradient counts, once for each step, and none of evaluation."""
+    queries, documents, _ = batch("defaults", "float32")
+    sources = tf.constant(queries), tf.constant(documents)
+    layer = NegativeCosineLayer(5, 1.0)
+    losses = [np.float32(negcos.evaluate(queries, documents, rounds=5, step=step).loss) for step in range(3)]
+
+    def call(training):
+        return lambda *sources: layer([*sources], training=training)
+
+    for training in (True, None, False):
+        assert call(training)(*sources)[0].numpy() == losses[0]
+        assert tf.function(call(training))(*sources)[0].numpy() == losses[0]
+    assert gradient_of(call(False), *sources)[0][0].numpy() == losses[0] and int(layer.step.numpy()) == 0
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(sources)
+        loss = call(None)(*sources) + call(True)(*sources)
+    assert loss[0].numpy() == 2 * losses[0]
+    first, second = (tape.gradient(loss, sources)[0].numpy() for _ in range(2))
+    assert (first == second).all() and int(layer.step.numpy()) == 1
+    assert call(False)(*sources)[0].numpy() == call(True)(*sources)[0].numpy() == losses[1]
+    for count in (2, 3):  # each part of an accumulated gradient has negatives of its own
+        gradient_of(call(True), *sources)
+        assert int(layer.step.numpy()) == count
+    layer.step.assign(0)
+    assert tape.gradient(loss, sources) and int(layer.step.numpy()) == 1
+
+
+def test_layer_in_loops():
+    queries, documents, _ = batch("defaults", "float32")
+    sources = tf.constant(queries), tf.constant(documents)
+    layer = NegativeCosineLayer(5, 1.0)
+
+    @tf.function
+    def summed(*sources):  # one backward pass, one step
+        total = 0.0
+        for _ in tf.range(3):
+            total += layer([*sources])[0]
+        return total
+
+    @tf.function
+    def one_by_one():
+        for _ in tf.range(3):
+            gradient_of(lambda *s: layer([*s]), *sources)
+
+    wants = [negcos.evaluate(queries, documents, rounds=5, step=step) for step in range(2)]
+    for step, want in enumerate(wants):
+        loss, (gradient, _) = tf.function(gradient_of)(summed, *sources)
+        np.testing.assert_allclose(loss, 3 * want.loss, rtol=1e-6)
+        np.testing.assert_allclose(gradient, 3 * want.grad_queries, rtol=0, atol=1e-6)
+        assert int(layer.step.numpy()) == step + 1
+    one_by_one()
+    assert int(layer.step.numpy()) == 5
+
+
+def test_layer_on_replicas():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        layer = NegativeCosineLayer(10, 1.0)
+        model = output_model(layer)
+    task = Task()
+    pairs = [task.queries[:512], task.documents[:512]]
+    history = model.fit(pairs, np.zeros(512), batch_size=128, epochs=2, verbose=0).history["loss"]
+    assert history[1] < history[0] and int(layer.step.numpy()) == 8
 
 
 def test_layer_as_published():

@@ -17,10 +17,12 @@ def test_readme(source_root, tmp_path):
     assert len(blocks) >= 2
     script = tmp_path / "readme.py"
     script.write_text(
-        "\n".join(block for block in blocks if not re.search(r"^import (torch|tensorflow|jax)", block, re.M))
+        "\n".join(block for block in blocks if not re.search(r"^import (torch|tensorflow|jax)\b", block, re.M))
     )
-    losses = [float(loss) for loss in re.findall(r"^loss ([0-9.]+), accuracy [0-9.]+$", run(str(script)), re.M)]
+    said = run(str(script))
+    losses = [float(loss) for loss in re.findall(r"^loss ([0-9.]+), accuracy [0-9.]+$", said, re.M)]
     assert len(losses) == 3 and losses[2] < losses[0]
+    assert re.search("^gradients of 64 documents and then of [0-9]+ hard negatives$", said, re.M)
 
 
 def test_example(source_root):

@@ -326,7 +326,8 @@ int32_t Frequency::load(const Kernels& kernels, const char* path, std::optional<
 
 // What no update can leave behind could make an estimate that is not finite, whatever the checksum says.
 bool Frequency::in_range() const noexcept {
-    if (!streaming(options_)) return std::ranges::all_of(table_, [&](uint64_t count) { return count <= total_; });
+    if (!streaming(options_))
+        return std::all_of(table_.begin(), table_.end(), [&](uint64_t count) { return count <= total_; });
     for (size_t k = 0; k < table_.size(); k += 2) {
         const double average = std::bit_cast<double>(table_[k + 1]);
         if (table_[k] > total_) return false;

@@ -148,6 +148,9 @@ if [ -n "$slow" ]; then
     for what in address,undefined thread memory valgrind; do
         also "$what" "$root/tests/sanitized.sh" "$build/sanitize" "$what"
     done
+    for which in libc++ musl; do
+        also "$which" "$root/tests/libraries.sh" "$build/libraries" "$which"
+    done
     also coverage "$root/tests/coverage.sh" "$build"
     also lint "$root/tests/lint.sh" "$build" src capi
     also fuzz "$root/fuzz/fuzz.sh" "$build" --seconds 60

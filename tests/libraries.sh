@@ -103,8 +103,7 @@ case $which in
         export CC="$folder/cc" CXX="$folder/c++" AR="$zig -m ziglang ar" PKG_CONFIG_LIBDIR="$folder/pkgconfig"
         echo "SKIP: musl: avx512, avx2: zig's runtime library finds no instruction set" >> "$told"
         build_and_test -Dtbb=disabled -Dopenmp=disabled -- \
-            libnegcos.a tests/calls tests/test_oracle tests/test_threads src/cli/negcos tests/cli/test_outputs -- \
-            calls oracle threads outputs
+            libnegcos.a tests/calls tests/test_threads src/cli/negcos tests/cli/test_outputs -- calls threads outputs
         ;;
     *)
         sed -n 's/^#   /usage: /p' "$0"

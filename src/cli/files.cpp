@@ -18,6 +18,10 @@
 
 #include "../replace_file.hpp"
 
+#ifndef RENAME_EXCHANGE
+#include <sys/syscall.h>
+#endif
+
 namespace negcos::cli {
 namespace {
 
@@ -135,6 +139,14 @@ bool write_output(const Output& output, int fd) {
     return write_all(fd, output.preamble.data(), output.preamble.size()) &&
            write_all(fd, output.elements.data(), output.elements.size());
 }
+
+#ifndef RENAME_EXCHANGE
+// Linux has it for longer than some C libraries, as musl before 1.2.6.
+constexpr unsigned RENAME_NOREPLACE = 1, RENAME_EXCHANGE = 2;
+int renameat2(int from_folder, const char* from, int to_folder, const char* to, unsigned flags) noexcept {
+    return static_cast<int>(syscall(SYS_renameat2, from_folder, from, to_folder, to, flags));
+}
+#endif
 
 // What renameat2() says of a file system, or a kernel, that has no more than rename().
 bool lacks_flags(int error) noexcept {

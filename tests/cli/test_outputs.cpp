@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "cli/files.hpp"
 #include "command.hpp"
@@ -119,9 +121,9 @@ TEST_SUITE("cli") {
               elements<float>(read_file(in.path / "new.npy"), 50, 1));
         fs::remove(in.path / "new.npy");
         for (const auto& [line, named] :
-             {std::pair("--losses first --hit-probability new.npy", "is the same file as"),
-              std::pair("--losses loop", "--losses loop: Too many levels of symbolic links\n"),
-              std::pair("--losses q.npy/l.npy", "--losses q.npy/l.npy: Not a directory\n")}) {
+             {std::pair("--losses first --hit-probability new.npy", std::string("is the same file as")),
+              std::pair("--losses loop", std::string("--losses loop: ") + std::strerror(ELOOP) + "\n"),
+              std::pair("--losses q.npy/l.npy", std::string("--losses q.npy/l.npy: Not a directory\n"))}) {
             CHECK(in.run(std::string("loss q.npy d.npy ") + line) == 2);
             CHECK(in.error.find(named) != std::string::npos);
         }

@@ -4,4 +4,4 @@
 #include "negcos/negcos.h"
 #undef NEGCOS_VERSION_PATCH
 #define NEGCOS_VERSION_PATCH 99
-#include "../capi/negcos.cpp"
+#include "../capi/negcos.cpp"  // NOLINT(bugprone-suspicious-include)

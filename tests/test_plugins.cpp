@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "child.hpp"
@@ -80,23 +79,26 @@ TEST_SUITE("unit") {
     }
 
     TEST_CASE("plug-ins: load, call, unload, ten times") {
-        const std::pair<std::string, std::vector<const char*>> cases[] = {
+        const struct {
+            std::string name;
+            std::vector<const char*> paths;
+        } cases[] = {
             {"the library, loaded by name", {NEGCOS_LIBRARY, PLUGIN_UNLINKED}},
             {"a plug-in with the shared library", {PLUGIN_SHARED}},
             {"a plug-in that contains the library", {PLUGIN_STATIC}},
             {"a plug-in that shows nothing of it", {PLUGIN_SEALED}},
             {"two copies", {PLUGIN_SHARED, PLUGIN_SEALED}},
         };
-        for (const auto& [name, paths] : cases)
+        for (const auto& plugin : cases)
             for (const int32_t threading : {NEGCOS_THREADING_SERIAL, NEGCOS_THREADING_TBB, NEGCOS_THREADING_OPENMP})
                 for (const bool destroyed : {true, false}) {
                     const int status =
-                        harness::status_of_child([&] { return call_and_unload(paths, threading, destroyed); });
+                        harness::status_of_child([&] { return call_and_unload(plugin.paths, threading, destroyed); });
                     if (status == NEGCOS_STATUS_UNSUPPORTED)
                         std::printf("SKIP: plug-ins with back end %d: not in this build\n", threading);
                     else
-                        CHECK_MESSAGE(status == 0, name << ", back end " << threading
-                                                        << std::string(destroyed ? "" : ", contexts left"));
+                        CHECK_MESSAGE(status == 0, plugin.name << ", back end " << threading
+                                                               << std::string(destroyed ? "" : ", contexts left"));
                 }
     }
 }

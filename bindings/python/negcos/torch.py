@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
+import sys
 from collections.abc import Iterable, Sequence
+from types import FrameType
 from typing import Any, Callable, Optional, TypeVar, Union, cast
 
 import torch
+import torch.fx._symbolic_trace
 from torch import Tensor, nn
 
 from ._context import Context, integer, items
@@ -29,56 +31,54 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DIFFERENTIABLE = ("queries", "documents", "hard_negatives", "scale", "bias")
 _HALF = (torch.float16, torch.bfloat16)
 
-# What tells tensors that compute in Python (fake ones), and a call under torch.func or functorch; and the dispatch modes
-# of make_fx and torch.export.
-_PYTHON = torch._C._dispatch_key_parse("Python")
-_TRANSFORMS = torch._C._dispatch_key_parse("FuncTorchDynamicLayerFrontMode")
-_RECORDERS = ("ProxyTorchDispatchMode", "FunctionalTensorMode", "FakeTensorMode")
-_CANNOT_RECORD = "what is recorded would hold the loss of this one batch for ever; leave the loss out of it"
+
+_APART = "trace, compile or transform the towers alone, and call the loss on what they return"
+_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", bool)  # bool: from before torch.export
+_is_fx_tracing = getattr(torch.fx._symbolic_trace, "is_fx_symbolic_tracing", torch.fx._symbolic_trace.is_fx_tracing)
 
 
 def _outside_graphs(function: F) -> F:
-    """torch.compile, from 2.1 on, does not look into it and breaks its graph around the call. What records operations,
-    to repeat or transform them, gets an error in place of a constant."""
+    """For what calls the library, which is no operation of PyTorch.
+
+    Whoever records or transforms operations would keep the first loss for ever: an error says so. torch.compile, from
+    2.1 on, breaks its graph around the call.
+    """
 
     @functools.wraps(function)
-    def called(*arguments: Any, **options: Any) -> Any:
-        _refuse_recording()
-        return function(*arguments, **options)
+    def refused_where_recorded(*args: Any, **kwargs: Any) -> Any:
+        made = torch.empty(0, device="cpu")
+        for is_active, what in (
+            (torch._C._get_tracing_state() is not None, "torch.jit.trace"),
+            (_is_compiling(), "torch.export"),
+            (_is_fx_tracing(), "torch.fx, make_fx or the like"),
+            (torch._C._are_functorch_transforms_active(), "torch.func"),
+            (_is_opaque(made), f"a mode that makes a {type(made).__name__} of every tensor"),
+        ):
+            if is_active:
+                raise error("unsupported", f"the loss is called inside {what}, which cannot see into it: {_APART}")
+        return function(*args, **kwargs)
 
-    disable = getattr(getattr(torch, "compiler", None), "disable", None)
+    disable: Any = getattr(getattr(torch, "compiler", None), "disable", None)
     if disable is None:
-        return cast(F, called)
-    if "reason" in inspect.signature(disable).parameters:
-        return cast(F, disable(called, reason=f"negcos computes outside of graphs, and {_CANNOT_RECORD}"))
-    return cast(F, disable(called))
+        return cast(F, refused_where_recorded)
+    try:  # fullgraph=True ends with the reason, where PyTorch takes one
+        return cast(F, disable(refused_where_recorded, reason=f"negcos has no graph: {_APART}, or leave out fullgraph"))
+    except TypeError:
+        return cast(F, disable(refused_where_recorded))
 
 
-def _refuse_recording() -> None:
-    recorder = None
-    if torch.jit.is_tracing():
-        recorder = "torch.jit.trace"
-    elif torch._C._dispatch_tls_local_include_set().has(_TRANSFORMS):
-        recorder = "a transform of torch.func"
-    else:
-        modes = (torch._C._get_dispatch_stack_at(k) for k in range(torch._C._len_torch_dispatch_stack()))
-        names = [type(mode).__name__ for mode in modes]
-        recorder = next((name for name in names if name in _RECORDERS), None)
-    if recorder is not None:
-        raise error("unsupported", f"the loss is called under {recorder}, but {_CANNOT_RECORD}")
+def _is_opaque(value: Tensor) -> bool:
+    """A tensor whose class computes it in its own way, from no memory (FakeTensor), or from other tensors (DTensor)."""
+    return type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
-def _in_backward() -> bool:
-    """Whether a backward pass is running in this thread: only there does PyTorch take a callback for its end."""
-    try:
-        torch.autograd.Variable._execution_engine.queue_callback(_nothing)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _nothing() -> None:
-    pass
+def _is_in_backward() -> bool:
+    if hasattr(torch._C, "_current_graph_task_id"):
+        return bool(torch._C._current_graph_task_id() != -1)
+    frame: Optional[FrameType] = sys._getframe()  # of PyTorch 1, where the engine answers with a slow exception
+    while frame is not None and frame.f_globals.get("__name__") not in ("torch.autograd", "torch.autograd.function"):
+        frame = frame.f_back
+    return frame is not None
 
 
 class NegativeCosineLoss(nn.Module):
@@ -94,16 +94,18 @@ class NegativeCosineLoss(nn.Module):
         context: the negcos.Context to compute in; default: one of each calling thread. A module that has one can be
             neither copied nor pickled.
 
-    step: a buffer on the CPU, so saved by state_dict(): the number of training steps so far, and with `seed` the key of
-        the draws. The first backward pass through a loss of training mode counts it up. Until then it stays, and so do
-        the draws: in evaluation mode, without gradients, of several losses before one backward pass, and where
-        torch.utils.checkpoint computes a loss again. forward(..., step=...) leaves it alone.
+    step: a buffer, so saved by state_dict(): how many training steps are complete. A step ends with the first backward
+        pass (backward() or torch.autograd.grad()) through a loss of it that was computed in training mode. So all
+        losses before that backward pass draw the same negatives, and one that it computes again
+        (torch.utils.checkpoint) draws them once more. Losses in evaluation mode, without a gradient, or with `step`
+        given in the call leave the counter where it is. Made on the CPU, whatever the default device is.
     result: the negcos.Result of the last forward pass: accuracy, mean_reciprocal_rank, loss (float64), excluded,
         zero_rows and outputs, as tensors without gradient. None before it.
     """
 
     step: Tensor
     result: Optional[Result]
+    _last_step: Optional[int] = None  # of the last forward pass outside of a backward pass
 
     def __init__(
         self,
@@ -134,7 +136,6 @@ class NegativeCosineLoss(nn.Module):
         super().__init__()
         for name in _OPTIONS:
             if name == "step":
-                # A count, which no initialisation of weights makes: also under torch.device("meta").
                 self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
                 continue
             value = arguments[name]
@@ -144,24 +145,20 @@ class NegativeCosineLoss(nn.Module):
         self.outputs = items("outputs", outputs)
         self.context = context
         self.result = None
-        self._computed_step = 0  # of the last forward pass outside of a backward pass
-        # What is wrong fails here, not in the first forward(). Parameters may have no numbers yet.
-        _make_options(_without_tensors({**self._options(), "step": 0}, allow_meta=True))
+        plain = _without_tensors({name: arguments[name] for name in _OPTIONS if name != "step"})
+        _make_options(plain)  # what is wrong fails here, not in the first forward()
+        self._initial = {name: plain.get(name) for name in ("scale", "bias")}
 
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _OPTIONS}
-
-    def _next_step(self) -> int:
-        if self.step.is_meta:
-            raise error("dtype", "step is on meta, expected the CPU: to_empty(), and a state_dict or 0")
-        # What is computed again, in a backward pass, is what was computed before it.
-        if not _in_backward():
-            self._computed_step = int(self.step)
-        return self._computed_step
-
-    def _complete(self, step: int) -> None:
-        if int(self.step) == step:  # and not by another loss of this step
-            self.step += 1
+    def reset_parameters(self) -> None:
+        """Starts anew, after to_empty() for one: step is 0, a learnt scale or bias the number that it was made with."""
+        learnt = [name for name in self._initial if isinstance(getattr(self, name), nn.Parameter)]
+        for name in learnt:
+            if self._initial[name] is None:
+                raise error("value", f"{name} was made on meta, without a number: load_state_dict() gives it one")
+        with torch.no_grad():
+            self.step.zero_()
+            for name in learnt:
+                getattr(self, name).fill_(self._initial[name])
 
     @_outside_graphs
     def forward(
@@ -178,18 +175,21 @@ class NegativeCosineLoss(nn.Module):
         weights: Any = None,
         scale: Optional[Number] = None,
         bias: Optional[Number] = None,
-        step: Optional[int] = None,
+        step: Union[int, Tensor, None] = None,
     ) -> Tensor:
-        """As negative_cosine_loss(); scale, bias, step: in place of the module's own in this call. Pass step where a
-        step computes several losses and gradients that belong together: closures of LBFGS, line searches."""
-        options = self._options()
-        options.update({name: value for name, value in (("scale", scale), ("bias", bias)) if value is not None})
-        completed: Optional[Callable[[], None]] = None
-        options["step"] = step
-        if step is None:
-            options["step"] = self._next_step()
-            if self.training:
-                completed = functools.partial(self._complete, options["step"])
+        """As negative_cosine_loss(); scale, bias, step: in place of the module's own in this call.
+
+        step: for those who count themselves. A closure that an optimizer calls several times a step (LBFGS, line
+        searches) needs it, to have the same negatives each time. The module's own step is neither read nor moved.
+        """
+        counts = step is None
+        is_again = counts and _is_in_backward()
+        if counts:  # what a backward pass computes again, it does for the last loss outside of one
+            step = self._last_step if is_again and self._last_step is not None else self.step
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        given = {"scale": scale, "bias": bias, "step": step}
+        options.update({name: value for name, value in given.items() if value is not None})
+        options["step"] = _whole("step", options["step"])
         loss, self.result = _compute(
             {"queries": queries, "documents": documents, "hard_negatives": hard_negatives},
             {
@@ -203,17 +203,19 @@ class NegativeCosineLoss(nn.Module):
             options,
             self.outputs,
             self.context,
-            completed,
+            self.step if counts and self.training else None,
         )
+        if counts and not is_again:
+            self._last_step = options["step"]
         return loss
 
     def extra_repr(self) -> str:
         defaults: dict[str, Any] = evaluate.__kwdefaults__ or {}
         return ", ".join(
             f"{name}={value!r}"
-            for name, value in self._options().items()
-            if name in ("objective", "sampling", "rounds", "scale") or (name != "step" and value != defaults[name])
+            for name, value in ((name, getattr(self, name)) for name in _OPTIONS)
             if not isinstance(value, Tensor)
+            if name in ("objective", "sampling", "rounds", "scale") or value != defaults[name]
         )
 
 
@@ -248,7 +250,7 @@ def negative_cosine_loss(
     prefix_weights: Optional[Sequence[float]] = None,
     norm_floor: float = 1e-12,
     seed: int = 0,
-    step: int = 0,
+    step: Union[int, Tensor] = 0,
     context: Optional[Context] = None,
 ) -> Tensor:
     """The loss of B queries [B, d] and M documents [M, d]: a scalar, float64 for float64 and else float32.
@@ -256,10 +258,12 @@ def negative_cosine_loss(
     queries, documents, hard_negatives [B * H, d]: tensors on the CPU, all float32, float64, float16 or bfloat16, read
         where they lie; only one whose rows are not contiguous (a transposed one) is copied.
     The other arrays and the options are those of negcos.evaluate; step: count it up, so that each training step draws
-        new negatives (NegativeCosineLoss does).
+        new negatives (NegativeCosineLoss does). Where the loss is computed again (torch.utils.checkpoint, closures of
+        an optimizer), it takes the same step.
 
     Gradients of queries, documents, hard_negatives, scale and bias: those that are required are computed in the same
-    call, in the dtype of their tensor; backward() only multiplies them. There is no second derivative.
+    call, in the dtype of their tensor; backward() only multiplies them. There is no second derivative, and no graph:
+    what records operations (torch.jit.trace, torch.export, make_fx, torch.func) is an error.
 
     Raises negcos.Error, with the argument in a sentence.
     """
@@ -274,7 +278,7 @@ def negative_cosine_loss(
             "log_probability": log_probability,
             "weights": weights,
         },
-        {name: arguments[name] for name in _OPTIONS},
+        {name: _whole(name, step) if name == "step" else arguments[name] for name in _OPTIONS},
         (),
         context,
     )
@@ -290,21 +294,32 @@ class _Loss(torch.autograd.Function):
         loss: float,
         dtype: torch.dtype,
         gradients: list[Optional[Tensor]],
-        completed: Optional[Callable[[], None]],
+        step: int,
+        counter: Optional[Tensor],
         *inputs: Any,
     ) -> Tensor:
-        ctx.save_for_backward(*gradients)
-        ctx.completed = completed
+        """counter: that of the module, where it is to move on from `step`."""
+        ctx.step, ctx.counter = step, counter
+        # The step, too: what checkpoint computes again is what is there in backward().
+        ctx.save_for_backward(*gradients, torch.tensor(step % 2**63, dtype=torch.int64, device="cpu"))
         return torch.tensor(loss, dtype=dtype, device="cpu")
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         if torch.is_grad_enabled():  # once_differentiable would leave these gradients out of a second derivative
             raise error("unsupported", "the loss has no second derivative: create_graph is True, expected False")
-        gradients = [None if gradient is None else _scaled(gradient, grad_output) for gradient in ctx.saved_tensors]
-        if ctx.completed is not None:
-            ctx.completed()
-        return None, None, None, None, *gradients
+        *saved, step = ctx.saved_tensors
+        if int(step) != ctx.step % 2**63:
+            drawn = f"step is {int(step)} where the loss is computed again for its gradients"
+            raise error("value", f"{drawn}, expected {ctx.step} as in its forward pass: pass the batch's own step")
+        if ctx.counter is not None and int(ctx.counter) == ctx.step:
+            ctx.counter.fill_(ctx.step + 1)
+        gradients = [None if gradient is None else _scaled(gradient, grad_output) for gradient in saved]
+        return None, None, None, None, None, *gradients
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise error("unsupported", "the loss has no jvp, the derivative in forward mode")
 
 
 def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
@@ -320,9 +335,8 @@ def _compute(
     options: dict[str, Any],
     outputs: Iterable[str],
     context: Optional[Context],
-    completed: Optional[Callable[[], None]] = None,
+    counter: Optional[Tensor] = None,
 ) -> tuple[Tensor, Result]:
-    """completed: called by each backward pass through the loss."""
     for name, value in matrices.items():
         if not isinstance(value, Tensor) and not (value is None and name == "hard_negatives"):
             raise error("dtype", f"{name} is a {type(value).__name__}, expected a torch.Tensor")
@@ -331,11 +345,10 @@ def _compute(
         if isinstance(value, Tensor):
             if value.device.type != "cpu":
                 raise error("dtype", f"{name} is on {value.device}, expected the CPU")
-            if torch._C._dispatch_keys(value).has(_PYTHON):
-                kind = type(value).__name__
-                raise error("dtype", f"{name} is a {kind}, expected a torch.Tensor with numbers of its own")
             if value.layout != torch.strided:
                 raise error("dtype", f"{name} is of {value.layout}, expected torch.strided")
+            if _is_opaque(value):
+                raise error("unsupported", f"{name} is a {type(value).__name__}, expected a tensor with its own memory")
             if name in arrays:
                 _refuse_gradient(name, value)
 
@@ -362,7 +375,7 @@ def _compute(
             out[f"grad_{name}"] = torch.full_like(inputs[name], getattr(result, f"grad_{name}"), requires_grad=False)
     dtype = torch.promote_types(queries.dtype, torch.float32)  # of half precision a sum may overflow
     gradients = [out.get(f"grad_{name}") for name in inputs]
-    loss: Tensor = _Loss.apply(result.loss, dtype, gradients, completed, *inputs.values())
+    loss: Tensor = _Loss.apply(result.loss, dtype, gradients, options["step"], counter, *inputs.values())
     return loss, dataclasses.replace(result, grad_queries=None, grad_documents=None, grad_hard_negatives=None)
 
 
@@ -395,13 +408,25 @@ def _empty_outputs(matrices: dict[str, Tensor], options: dict[str, Any], outputs
     }
 
 
+def _whole(name: str, value: Any) -> int:
+    """A number of unsigned 64 bits, or a tensor of one."""
+    if isinstance(value, Tensor):
+        if value.is_meta or _is_opaque(value):
+            where = "on meta" if value.is_meta else f"a {type(value).__name__}"
+            raise error("dtype", f"{name} is {where}, without a value (a module's own: load_state_dict(assign=True))")
+        if value.numel() != 1 or value.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+            raise error("shape", f"{name} is {tuple(value.shape)} of {value.dtype}, expected one integer")
+        value = value.item()
+    return integer(name, value, 64, signed=False)
+
+
 def _refuse_gradient(name: str, value: Any) -> None:
     if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
         raise error("unsupported", f"{name} requires a gradient, which only {', '.join(_DIFFERENTIABLE)} have")
 
 
-def _without_tensors(options: dict[str, Any], allow_meta: bool = False) -> dict[str, Any]:
-    """The options as negcos.evaluate takes them. A tensor on meta counts as 1 where that is allowed."""
+def _without_tensors(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as negcos.evaluate takes them."""
     plain = dict(options)
     for name, value in options.items():
         if name not in _DIFFERENTIABLE:
@@ -411,7 +436,10 @@ def _without_tensors(options: dict[str, Any], allow_meta: bool = False) -> dict[
                 raise error("shape", f"{name} is {tuple(value.shape)} of {value.dtype}, expected one real number")
             if name == "bias" and options["objective"] != "sigmoid":
                 raise error("unsupported", "bias is a tensor, which takes objective='sigmoid'")
-            plain[name] = 1.0 if allow_meta and value.is_meta else float(value.detach())
+            if value.is_meta or _is_opaque(value):  # in the constructor; a call has refused it
+                del plain[name]
+            else:
+                plain[name] = float(value.detach())
     if options["reduction"] == "none":
         raise error("value", "reduction is 'none', expected 'mean' or 'sum' (outputs=['losses'] are in module.result)")
     return plain

@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import textwrap
 import threading
 
 import numpy as np
@@ -401,74 +402,13 @@ def test_no_second_derivative():
         torch.autograd.gradgradcheck(lambda given: negative_cosine_loss(given, documents), queries)
 
 
-def test_other_derivatives_are_refused():
-    """Forward mode and function transforms get an error, never a derivative of 0."""
+def test_no_forward_mode():
+    """An error, never a derivative of 0."""
     queries, documents = tensors((6, 4), (6, 4), requires_grad=False)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(queries, torch.ones_like(queries))
-        with pytest.raises(NotImplementedError, match="jvp"):
+        with pytest.raises(negcos.UnsupportedError, match="jvp"):
             negative_cosine_loss(dual, documents)
-
-
-def transforms():
-    """What repeats or transforms recorded operations: name, what runs f under it, and what the error speaks of."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    func = getattr(torch, "func", None)
-    if func is None:
-        func = pytest.importorskip("functorch")
-    yield "jit.trace", lambda f, x: torch.jit.trace(f, x, check_trace=False), "torch.jit.trace"
-    for mode in ("real", "fake", "symbolic"):
-        yield f"make_fx {mode}", lambda f, x, mode=mode: make_fx(f, tracing_mode=mode)(x), "Mode"
-    yield "functionalize", lambda f, x: func.functionalize(f)(x), "torch.func"
-    for name in ("grad", "vjp", "jacrev", "jacfwd", "hessian"):
-        transform = getattr(func, name)
-        yield name, lambda f, x, t=transform: t(f, x) if t is func.vjp else t(f)(x), "torch.func"
-    yield "jvp", lambda f, x: func.jvp(f, (x,), (x,)), "torch.func"
-    yield "vmap", lambda f, x: func.vmap(f)(torch.stack([x, x])), "torch.func"
-
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.loss = NegativeCosineLoss()
-
-    def forward(self, queries, documents):
-        return self.loss(queries, documents)
-
-
-@pytest.mark.parametrize("kind", ["function", "module"])
-def test_records_are_refused(kind):
-    """Never a loss that is the same for every input."""
-    queries, documents = tensors((6, 4), (6, 4), requires_grad=False)
-    loss = negative_cosine_loss if kind == "function" else NegativeCosineLoss()
-    for name, run_under, named in transforms():
-        with pytest.raises(NotImplementedError, match=f"called under .*{named}") as raised:
-            run_under(lambda given: loss(given * 2, documents), queries)
-        assert isinstance(raised.value, negcos.Error), name
-    with pytest.raises(TypeError, match="queries is a Proxy, expected a torch.Tensor"):
-        torch.fx.symbolic_trace(Model() if kind == "module" else lambda given: loss(given, documents))
-    from torch._subclasses import FakeTensorMode
-
-    fake = FakeTensorMode().from_tensor(queries)
-    with pytest.raises(TypeError, match="queries is a FakeTensor, expected a torch.Tensor with numbers"):
-        loss(fake, documents)
-    # What looks on alone does no harm, nor does calling a module with other parameters.
-    if hasattr(torch, "func"):
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False):
-            loss(queries, documents)
-        if kind == "module":
-            torch.func.functional_call(loss, {}, (queries, documents))
-
-
-@pytest.mark.skipif(not hasattr(torch, "export"), reason="no torch.export")
-@pytest.mark.parametrize("strict", [False, True])
-def test_export_is_refused(strict):
-    inputs = tuple(tensors((6, 4), (6, 4), requires_grad=False))
-    with pytest.raises(Exception, match="for ever|torch.compiler.disable"):
-        torch.export.export(Model(), inputs, strict=strict)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -512,140 +452,166 @@ def test_step():
     def at(step):
         return negative_cosine_loss(queries, documents, rounds=2, seed=1, step=step).item()
 
-    def train(*arguments, **options):
-        loss = module(queries, documents, *arguments, **options)
-        loss.backward()
-        return loss.item()
+    def step_of(loss, *, backward=True):
+        found = [step for step in range(9) if at(step) == loss.item()]
+        if backward:
+            loss.backward(retain_graph=True)
+        return *found, int(module.step)
 
-    assert [train() for _ in range(3)] == [at(0), at(1), at(2)]
-    # Losses before a backward pass are of one step, however often they are gone back through.
-    first, second = module(queries, documents), module(documents, queries)
-    assert first.item() == at(3) and int(module.step) == 3
-    (first + second).backward(retain_graph=True)
-    assert int(module.step) == 4
-    (first + second).backward()
-    assert int(module.step) == 4
-    # Their own count leaves ours alone.
-    for step in (7, torch.tensor(7), np.int64(7)):
-        assert train(step=step) == at(7) and int(module.step) == 4
-    for step, kind, sentence in (
-        (-1, ValueError, "step is -1"),
-        (1.5, TypeError, "step is a float"),
-        (torch.tensor(1.5), TypeError, "step is a Tensor, expected an integer"),
-        ("1", TypeError, "step is a str"),
-    ):
-        with pytest.raises(kind, match=sentence):
-            module(queries, documents, step=step)
-    module.step.fill_(3)
+    assert [step_of(module(queries, documents)) for _ in range(3)] == [(0, 1), (1, 2), (2, 3)]
+    losses = [module(queries, documents) for _ in range(3)]  # of one step, which ends once
+    assert [step_of(loss) for loss in losses * 2] == [(3, 4)] * 6
+    (sum(module(queries, documents) for _ in range(2)) * 2).backward()
+    assert int(module.step) == 5
+    torch.autograd.grad(module(queries, documents), documents)
+    assert int(module.step) == 6
     module.eval()
-    assert [train() for _ in range(2)] == [at(3), at(3)]
+    assert [step_of(module(queries, documents)) for _ in range(2)] == [(6, 6)] * 2
+    module.train()
     with torch.no_grad():
-        assert [module.train()(queries, documents).item() for _ in range(2)] == [at(3), at(3)]
-    assert train() == at(3)
+        assert step_of(module(queries, documents), backward=False) == (6, 6)
+    assert step_of(module(queries, documents.detach()), backward=False) == (6, 6)
     with pytest.raises(ValueError, match="columns"):
         module(queries, documents[:, :3])
-    assert int(module.step) == 4  # a call that failed was no step
-    state = module.state_dict()
-    assert list(state) == ["step"]
-    resumed = NegativeCosineLoss(rounds=2, seed=1)
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        torch.autograd.grad(module(queries, documents), queries, create_graph=True)
+    assert step_of(module(queries, documents)) == (6, 7)  # a call that failed was no step
+    for given in (2, torch.tensor(2), torch.tensor([2], dtype=torch.int32), np.int64(2)):
+        assert step_of(module(queries, documents, step=given)) == (2, 7)
+    loss = module(queries, documents)
+    module.step.fill_(1)  # whoever sets it between knows better
+    assert step_of(loss) == (7, 1) and step_of(module(queries, documents)) == (1, 2)
+
+
+def test_step_is_saved():
+    """With the state, in the middle of a step, and whatever is done to the module's weights."""
+    queries, documents = tensors((16, 6), (16, 6))
+    module = NegativeCosineLoss(rounds=2)
+    module(queries, documents).backward()
+    loss = module(queries, documents)
+    state = copy.deepcopy(module.state_dict())
+    assert list(state) == ["step"] and int(state["step"]) == 1
+    loss.backward()
+    resumed = NegativeCosineLoss(rounds=2)
     resumed.load_state_dict(state)
-    assert resumed(queries, documents).item() == at(4)
-    module.half()
-    assert module.step.dtype == torch.int64
+    assert resumed(queries, documents).item() == loss.item()
+    assert int(resumed.step) == 1 and int(module.half().step) == 2 and module.step.dtype == torch.int64
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("losses", [1, 2])
-def test_checkpoint(reentrant, losses):
-    """What is computed again has the negatives that it had: curves and gradients as without checkpoints."""
-    from torch.utils.checkpoint import checkpoint
+def checkpoints():
+    """name: function(f, x), the value of f(x), which is computed again in the backward pass."""
+    from torch.utils import checkpoint
 
-    sides = tensors((48, 12), (48, 12), requires_grad=False)
+    def of(use_reentrant):
+        return lambda f, *given: checkpoint.checkpoint(f, *given, use_reentrant=use_reentrant)
 
-    def train(around):
-        torch.manual_seed(0)
-        towers = [torch.nn.Linear(12, 6) for _ in range(2)]
-        module = NegativeCosineLoss(rounds=3, seed=2)
-        optimizer = torch.optim.SGD([*towers[0].parameters(), *towers[1].parameters()], lr=0.1)
+    def whole(f, *given):  # computes all of f again, also what no gradient needs
+        with checkpoint.set_checkpoint_early_stop(False):
+            return of(False)(f, *given)
+
+    ways = {"reentrant": of(True), "saved-tensors": of(False)}
+    if hasattr(checkpoint, "set_checkpoint_early_stop"):
+        ways["saved-tensors-without-early-stop"] = whole
+    return ways
+
+
+@pytest.mark.parametrize("way", checkpoints())
+def test_checkpoint(way):
+    """A loss that is computed again draws as before: losses, gradients and weights as without checkpoints."""
+    checkpoint = checkpoints()[way]
+    (given, other) = tensors((12, 8), (12, 8))
+
+    def plain(f, *given):
+        return f(*given)
+
+    def train(wrap, form):
+        torch.manual_seed(3)
+        towers = torch.nn.ModuleList(torch.nn.Linear(8, 6) for _ in range(2))
+        module = NegativeCosineLoss(rounds=3, scale=torch.nn.Parameter(torch.tensor(20.0)))
+        optimizer = torch.optim.SGD([*towers.parameters(), *module.parameters()], lr=0.1)
         curve = []
+
+        def loss(x):
+            return module(towers[0](x), towers[1](x))
+
         for _ in range(4):
-            given = [side.clone().requires_grad_() for side in sides]  # the reentrant one needs a gradient to flow in
-
-            def program(queries, documents):
-                return module(*(tower(side) for tower, side in zip(towers, (queries, documents))))
-
-            loss = around(program, *given)
-            if losses == 2:
-                loss = loss + around(lambda queries, documents: program(queries[:20], documents[:20]), *given)
             optimizer.zero_grad()
-            loss.backward()
+            if form == "loss":
+                total = wrap(loss, given)
+                total.backward()
+            elif form == "two-of-a-step":
+                total = wrap(loss, given) * 2 + wrap(loss, other)
+                total.backward()
+            elif form == "nested":
+                total = wrap(lambda x: wrap(loss, x) + wrap(loss, other), given)
+                total.backward()
+            elif form == "accumulated":
+                for total in (wrap(loss, x) for x in (given, other)):
+                    total.backward()
+            elif form == "weighted":  # by what saves tensors after the loss
+                total = wrap(lambda x: loss(x) * x.mean().exp(), given)
+                total.backward()
+            elif form == "evaluated":  # between the two passes
+                total = wrap(loss, given)
+                with torch.no_grad():
+                    module.eval()(given, other)
+                module.train()
+                total.backward()
+            else:
+                total = wrap(lambda x: module(towers[0](x), towers[1](x), step=2**63 + len(curve)), given)
+                total.backward()
             optimizer.step()
-            curve.append([loss.item(), *(float(given_.grad.abs().sum()) for given_ in given)])
-        return curve, int(module.step)
+            curve.append(total.item())
+        weights = [parameter.detach() for parameter in (*towers.parameters(), module.scale)]
+        return curve, weights, int(module.step)
 
-    assert train(lambda f, *given: checkpoint(f, *given, use_reentrant=reentrant)) == train(lambda f, *given: f(*given))
-    # and of checkpoints within checkpoints
-    nested = train(
-        lambda f, *given: checkpoint(
-            lambda *inner: checkpoint(f, *inner, use_reentrant=reentrant), *given, use_reentrant=reentrant
-        )
-    )
-    assert nested == train(lambda f, *given: f(*given))
+    for form in ("loss", "two-of-a-step", "nested", "accumulated", "weighted", "evaluated", "counted"):
+        (curve, weights, step), (expected, expected_weights, _) = train(checkpoint, form), train(plain, form)
+        assert curve == expected and len(set(curve)) == 4, form
+        for ours, theirs in zip(weights, expected_weights):
+            assert torch.equal(ours, theirs), form
+        assert step == {"accumulated": 8, "counted": 0}.get(form, 4), form
+
+
+def test_other_step_of_a_checkpoint():
+    """Gradients of other negatives than the loss's are an error: with a counter of one's own, and batches in flight."""
+    queries, documents = tensors((12, 6), (12, 6))
+    checkpoint = checkpoints()["saved-tensors"]
+    counter = [3]
+    loss = checkpoint(lambda q: negative_cosine_loss(q.sin(), documents, step=counter[0]), queries)
+    counter[0] = 2**40
+    with pytest.raises(ValueError, match=f"step is {2**40} where the loss is computed again .*, expected 3"):
+        loss.backward()
+
+    module = NegativeCosineLoss()
+    first, second = (checkpoint(lambda q: module(q.sin(), documents), queries) for _ in range(2))
+    first.backward()
+    module(queries, documents)
+    with pytest.raises(ValueError, match="step is 1 where the loss is computed again .*, expected 0"):
+        second.backward()
 
 
 def test_closures():
-    """With the step passed, all that a step of LBFGS evaluates is one function of the parameters."""
-    queries, documents = tensors((32, 8), (32, 8), requires_grad=False)
-    tower = torch.nn.Linear(8, 5)
-    module = NegativeCosineLoss(rounds=3)
-    optimizer = torch.optim.LBFGS(tower.parameters(), max_iter=5, line_search_fn="strong_wolfe")
+    """An optimizer that evaluates several times a step: the same negatives by step=."""
+    torch.manual_seed(2)
+    towers = torch.nn.ModuleList(torch.nn.Linear(8, 6) for _ in range(2))
+    (given,) = tensors((12, 8), requires_grad=False)
+    module = NegativeCosineLoss(rounds=3, outputs="negatives")
+    optimizer = torch.optim.LBFGS(towers.parameters(), max_iter=4, line_search_fn="strong_wolfe")
     for step in range(3):
-        seen = set()
+        drawn = []
 
         def closure():
             optimizer.zero_grad()
-            loss = module(tower(queries), tower(documents), step=step)
+            loss = module(towers[0](given), towers[1](given), step=step)
             loss.backward()
-            with torch.no_grad():
-                expected = negative_cosine_loss(tower(queries), tower(documents), rounds=3, step=step)
-            assert loss.item() == expected.item()
-            seen.add(loss.item())
+            drawn.append(module.result.negatives.numpy())
             return loss
 
         optimizer.step(closure)
-        assert len(seen) > 1
-    assert int(module.step) == 0
-
-
-def test_meta():
-    """Made without numbers, it says what lacks them, and works once they are there."""
-    queries, documents = tensors((12, 6), (12, 6))
-    expected = NegativeCosineLoss(rounds=2, scale=torch.nn.Parameter(torch.tensor(9.0)))
-    expected(queries, documents).backward()
-    state = expected.state_dict()
-
-    def parameter():
-        return torch.nn.Parameter(torch.tensor(5.0, device="meta"))
-
-    modules = [NegativeCosineLoss(rounds=2, scale=parameter())]
-    if hasattr(torch, "set_default_device"):  # with torch.device(): 2.0
-        with torch.device("meta"):
-            modules.append(NegativeCosineLoss(rounds=2, scale=torch.nn.Parameter(torch.tensor(5.0))))
-    for module in modules:
-        assert module.step.device.type == "cpu" and module.scale.is_meta
-        with pytest.raises(TypeError, match="scale is on meta"):
-            module(queries, documents)
-    # As accelerate's init_empty_weights(include_buffers=True) leaves it.
-    modules[0]._buffers["step"] = modules[0].step.to("meta")
-    with pytest.raises(TypeError, match="step is on meta"):
-        modules[0](queries, documents)
-    for module in modules:
-        module.to_empty(device="cpu")
-        module.load_state_dict(state)
-        assert module(queries, documents).item() == expected(queries, documents).item()
-        assert int(module.step) == 1
-    with pytest.raises(TypeError, match="scale is .5., expected a number"):
-        NegativeCosineLoss(scale="5")
+        assert len(drawn) > 2 and int(module.step) == 0
+        for negatives in drawn:
+            np.testing.assert_array_equal(negatives, negcos.sample(12, 3, step=step))
 
 
 def test_parameters():
@@ -672,11 +638,10 @@ def test_copies():
     )
     ids = torch.arange(16) % 5
     module(queries, documents, document_ids=ids).backward()
-    assert int(module.step) == 1
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert twin.scale is not module.scale and twin.step is not module.step and int(twin.step) == 1
-        loss = twin(queries, documents, document_ids=ids)
-        assert loss.item() == module(queries, documents, document_ids=ids).item()
+        loss, expected = (one(queries, documents, document_ids=ids) for one in (twin, module))
+        assert loss.item() == expected.item()
         loss.backward()
         assert int(twin.step) == 2 and int(module.step) == 1
     with pytest.raises(TypeError, match="neither copied nor pickled"):
@@ -754,6 +719,10 @@ LEARNT = torch.ones(4, dtype=torch.float64, requires_grad=True)
         ({"rounds": -1}, ValueError, "rounds"),
         ({"rounds": 2.5}, TypeError, "rounds is a float, expected an integer"),
         ({"step": -1}, ValueError, "step is -1"),
+        ({"step": 1.0}, TypeError, "step is a float, expected an integer"),
+        ({"step": torch.ones(())}, ValueError, r"step is \(\) of torch.float32, expected one integer"),
+        ({"step": torch.arange(2)}, ValueError, r"step is \(2,\) of torch.int64, expected one integer"),
+        ({"step": torch.tensor(-1)}, ValueError, "step is -1"),
         ({"seed": 2**64}, ValueError, "seed is 18446744073709551616"),
         ({"label_smoothing": 1.0}, ValueError, "label_smoothing"),
         ({"context": 3}, TypeError, "context is a int"),
@@ -890,19 +859,216 @@ def test_compile():
 
         torch._dynamo.reset()
         compiled = torch.compile(program, backend=counter)
-        def train(program):
+
+        def steps(program):
             module.step.zero_()
             for step in range(4):
-                result = program(given, torch.tensor(step).item())
-                yield result.item(), torch.autograd.grad(result, towers[0].weight)[0].tolist()
+                loss = program(given, torch.tensor(step).item())
+                yield loss.item(), *torch.autograd.grad(loss, towers[0].weight)
 
-        found = list(train(compiled))
-        assert found == list(train(program)) and len({result for result, _ in found}) == 4
+        found, expected = list(steps(compiled)), list(steps(program))
+        assert len({loss for loss, _ in found}) == 4
+        for (loss, gradient), (expected_loss, expected_gradient) in zip(found, expected):
+            assert loss == expected_loss and torch.equal(gradient, expected_gradient)
         assert counter.frame_count <= 4
     torch._dynamo.reset()
     queries, documents = tensors((12, 6), (12, 6))
     whole = torch.compile(NegativeCosineLoss(), backend="eager")
     assert whole(queries, documents).item() == negative_cosine_loss(queries, documents).item()
+
+
+# What records or transforms operations
+
+
+class Programs(torch.nn.Module):
+    """The loss of a tower's output, and of tensors that are no inputs, by the module and by the function."""
+
+    def __init__(self, *which):
+        super().__init__()
+        self.tower, self.loss, self.which = torch.nn.Linear(6, 6), NegativeCosineLoss(), which
+        self.queries, self.documents = tensors((8, 6), (8, 6), requires_grad=False)
+
+    def forward(self, given):
+        if self.which == ("module",):
+            return self.loss(self.tower(given), self.documents)
+        if self.which == ("function",):
+            return negative_cosine_loss(given, self.documents)
+        return given.sum() * negative_cosine_loss(self.queries, self.documents)
+
+
+def recorders():
+    """name: what calls program(given)."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    func = torch.func if hasattr(torch, "func") else pytest.importorskip("functorch")
+    found = {
+        "jit.trace": lambda program, given: torch.jit.trace(program, given),
+        "jit.trace_module": lambda program, given: torch.jit.trace_module(program, {"forward": given}),
+        "symbolic_trace": lambda program, given: torch.fx.symbolic_trace(program),
+        "make_fx": lambda program, given: make_fx(program)(given),
+        "grad": lambda program, given: func.grad(program)(given),
+        "vjp": lambda program, given: func.vjp(program, given),
+        "jvp": lambda program, given: func.jvp(program, (given,), (given,)),
+        "vmap": lambda program, given: func.vmap(program)(given.expand(2, 8, 6)),
+        "functionalize": lambda program, given: func.functionalize(program)(given),
+        "hessian": lambda program, given: func.hessian(program)(given),
+    }
+    if hasattr(func, "linearize"):
+        found["linearize"] = lambda program, given: func.linearize(program, given)
+        found["make_fx-before-dispatch"] = lambda program, given: make_fx(program, pre_dispatch=True)(given)
+    if hasattr(torch, "export"):
+        found["export"] = lambda program, given: torch.export.export(program, (given,), strict=False)
+    return found
+
+
+@pytest.mark.parametrize("which", ["module", "function", "constant"])
+@pytest.mark.parametrize("name", recorders())
+def test_recorders_are_refused(name, which):
+    """What would keep the first loss for ever, or lose its gradients, is an error that says what to do instead."""
+    program = Programs(which)
+    given = program.queries.clone()
+    with pytest.raises(negcos.UnsupportedError, match="the loss is called inside torch.*, which cannot see into it"):
+        recorders()[name](program, given)
+    assert int(program.loss.step) == 0
+    program(given)  # nothing is left behind
+
+
+def test_tensors_without_memory_are_refused():
+    from torch._subclasses import FakeTensorMode
+
+    queries, documents = tensors((8, 6), (8, 6), requires_grad=False)
+    mode = FakeTensorMode()
+    with mode:
+        module = NegativeCosineLoss(scale=torch.nn.Parameter(torch.ones(())))
+        fake = torch.ones(8, 6)
+        with pytest.raises(negcos.UnsupportedError, match="inside a mode that makes a FakeTensor of every tensor"):
+            negative_cosine_loss(fake, fake)
+    for name in ("queries", "documents", "weights", "scale"):
+        given = {"queries": queries, "documents": documents, name: fake}
+        with pytest.raises(negcos.UnsupportedError, match=f"{name} is a FakeTensor, expected a tensor with its own"):
+            negative_cosine_loss(**given)
+    with pytest.raises(negcos.DtypeError, match="step is a FakeTensor, without a value"):
+        module(queries, documents)
+
+
+def test_modes_that_only_watch():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            return function(*args, **(kwargs or {}))
+
+    class Embedding(torch.Tensor):
+        pass
+
+    queries, documents = tensors((8, 6), (8, 6))
+    expected = negative_cosine_loss(queries, documents).item()
+    with Watch():
+        assert negative_cosine_loss(queries, documents).item() == expected
+    assert negative_cosine_loss(queries.as_subclass(Embedding), documents).item() == expected
+    if hasattr(torch, "func"):
+        found = torch.func.functional_call(NegativeCosineLoss(), {"step": torch.tensor(4)}, (queries, documents))
+        assert found.item() == negative_cosine_loss(queries, documents, step=4).item()
+
+
+@pytest.mark.skipif(not hasattr(getattr(torch, "compiler", None), "disable"), reason="no torch.compiler.disable")
+def test_whole_graphs_are_refused():
+    """By torch.compile itself, which calls nothing; it says why where it can."""
+    program, reason = Programs("module"), ""
+    if "reason" in inspect.signature(torch.compiler.disable).parameters:
+        reason = "negcos has no graph: trace, compile or transform the towers alone"
+    for record in (
+        lambda: torch.compile(program, fullgraph=True, backend="eager")(program.queries),
+        lambda: torch.export.export(program, (program.queries,), strict=True),
+    ):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match=reason):
+            record()
+    torch._dynamo.reset()
+
+
+# Default devices and dtypes, and modules without memory
+
+
+class EmptyWeights:
+    """What accelerate.init_empty_weights(include_buffers=True) does to modules that are made meanwhile."""
+
+    def __enter__(self):
+        self.saved = torch.nn.Module.register_parameter, torch.nn.Module.register_buffer
+        register_parameter, register_buffer = self.saved
+
+        def parameter(module, name, value):
+            register_parameter(module, name, value)
+            if value is not None:
+                module._parameters[name] = torch.nn.Parameter(value.to("meta"), requires_grad=value.requires_grad)
+
+        def buffer(module, name, value, persistent=True):
+            register_buffer(module, name, value, persistent)
+            if value is not None:
+                module._buffers[name] = value.to("meta")
+
+        torch.nn.Module.register_parameter, torch.nn.Module.register_buffer = parameter, buffer
+
+    def __exit__(self, *failure):
+        torch.nn.Module.register_parameter, torch.nn.Module.register_buffer = self.saved
+
+
+def test_module_without_memory():
+    """Made by init_empty_weights, it has a text but no loss, until it has memory and values."""
+    queries, documents = tensors((8, 6), (8, 6))
+    with EmptyWeights():
+        module = NegativeCosineLoss(rounds=3, scale=torch.nn.Parameter(torch.tensor(7.0)))
+    assert module.step.is_meta and module.scale.is_meta and "rounds=3" in repr(module)
+    with pytest.raises(negcos.DtypeError, match="step is on meta, without a value"):
+        module(queries, documents)
+    with pytest.raises(negcos.DtypeError, match="scale is on meta, expected the CPU"):
+        module(queries, documents, step=0)
+    with pytest.raises(negcos.DtypeError, match="step is on meta, without a value"):
+        negative_cosine_loss(queries, documents, step=module.step)
+    expected = [negative_cosine_loss(queries, documents, rounds=3, scale=7.0, step=step).item() for step in (0, 5)]
+    if "assign" in inspect.signature(module.load_state_dict).parameters:
+        twin = copy.deepcopy(module)
+        twin.load_state_dict({"step": torch.tensor(5), "scale": torch.tensor(7.0)}, assign=True)
+        assert twin(queries, documents).item() == expected[1]
+    module.to_empty(device="cpu")
+    with torch.no_grad():
+        module.scale.fill_(float("nan"))
+        module.step.fill_(-1)
+    with pytest.raises(ValueError, match="step is -1"):
+        module(queries, documents)
+    module.reset_parameters()
+    loss = module(queries, documents)
+    loss.backward()
+    assert loss.item() == expected[0] and int(module.step) == 1 and module.scale.grad is not None
+
+
+@pytest.mark.skipif(not hasattr(torch, "set_default_device"), reason="no torch.set_default_device")
+def test_default_device_and_dtype():
+    """step is a count, on the CPU; a learnt scale is where it was made."""
+    queries, documents = tensors((8, 6), (8, 6), dtype=torch.float16)
+    expected = [negative_cosine_loss(queries, documents, step=step).item() for step in range(2)]
+    try:
+        torch.set_default_dtype(torch.float16)
+        for device in ("meta", "cuda"):
+            torch.set_default_device(device)
+            module = NegativeCosineLoss(outputs=("losses", "negatives"))
+            found = []
+            for _ in range(2):
+                loss = module(queries, documents)
+                loss.backward()
+                found.append(loss.item())
+            assert found == expected and module.step.device.type == "cpu"
+        torch.set_default_device("meta")
+        module = NegativeCosineLoss(scale=torch.nn.Parameter(torch.tensor(7.0)))
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    with pytest.raises(negcos.DtypeError, match="scale is on meta, expected the CPU"):
+        module(queries, documents)
+    module.to_empty(device="cpu")
+    with pytest.raises(ValueError, match="scale was made on meta, without a number"):
+        module.reset_parameters()
+    module.load_state_dict({"step": torch.tensor(0), "scale": torch.tensor(20.0)})
+    assert module(queries, documents).item() == expected[0]
 
 
 # README and example
@@ -916,8 +1082,9 @@ def run(*arguments):
 
 def test_readme(source_root, tmp_path):
     text = "".join(path.read_text() for path in sorted((source_root / "bindings/python").glob("README*.md")))
-    blocks = [block for block in re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M) if "import torch" in block]
-    assert blocks
+    found = [textwrap.dedent(block) for block in re.findall(r"^ *```python\n(.*?)^ *```$", text, re.S | re.M)]
+    blocks = [block for block in found if "import torch" in block]
+    assert len(blocks) == 2
     script = tmp_path / "readme_torch.py"
     script.write_text("\n".join(blocks))
     losses = [float(loss) for loss in re.findall(r"^loss ([0-9.]+), accuracy [0-9.]+$", run(str(script)), re.M)]

@@ -198,10 +198,14 @@ int32_t check_given(const negcos_options& options, const negcos_batch& batch) {
 int32_t check_scale(const negcos_options& options, const negcos_batch& batch) {
     const double most = most_of(options, batch);
     const double temperature = temperature_of(options), factor = options.scale / temperature;
-    if (!(std::fabs(factor) <= most))
+    if (!(std::fabs(factor) <= most)) {
+        if (temperature != options.temperature)
+            return fail(NEGCOS_STATUS_VALUE, "options.scale is %g, expected at most %g in size for this dtype",
+                        options.scale, most);
         return fail(NEGCOS_STATUS_VALUE,
                     "options.scale / options.temperature is %g / %g, expected a ratio of at most %g for this dtype",
                     options.scale, temperature, most);
+    }
     const double terms[] = {factor * options.margin, std::fabs(factor) + std::fabs(options.hardness), options.bias};
     const char* const names[] = {"margin", "hardness", "bias"};
     for (size_t k = 0; k < std::size(terms); ++k)

@@ -251,6 +251,11 @@ TEST_SUITE("unit") {
         mistakes.push_back({NEGCOS_STATUS_VALUE, "temperature", option(&O::temperature, -1.0)});
         mistakes.push_back({NEGCOS_STATUS_VALUE, "norm_floor", option(&O::norm_floor, -1e-3)});
         mistakes.push_back({NEGCOS_STATUS_VALUE, "scale", option(&O::scale, 1e300)});  // not a finite f32
+        mistakes.push_back({NEGCOS_STATUS_VALUE, "options.scale is 1e+300, expected", [](Call& c) {
+                                c.options.objective = NEGCOS_OBJECTIVE_BATCH_SOFTMAX;
+                                c.options.scale = 1e300;
+                                c.options.temperature = 1e300;  // has no effect there
+                            }});
         check(mistakes);
     }
 

@@ -28,7 +28,7 @@ std::string text_of(T value) {
 template <class T>
 T number(const std::string& option, const std::string& word) {
     T value{};
-    // One plus in front, which std::from_chars knows not.
+    // One plus in front, which std::from_chars does not take.
     const bool plus = word.starts_with('+') && !word.starts_with("+-");
     const char* end = word.data() + word.size();
     const auto [stop, error] = std::from_chars(word.data() + plus, end, value);
@@ -124,7 +124,8 @@ void define_loss(CLI::App& app, LossArguments& a) {
              "the negatives alone");
     add_name(app, "--similarity", o.similarity, kSimilarities, o.similarity, "of query and document");
     add_number(app, "--scale", o.scale, o.scale, "factor of the similarities");
-    add_number(app, "--temperature", o.temperature, o.temperature, "divisor of the similarities, > 0");
+    add_number(app, "--temperature", o.temperature, o.temperature,
+               "divisor of the similarities, > 0; not with batch-softmax, where it cancels");
     add_number(app, "--norm-floor", o.norm_floor, o.norm_floor, "norms below it count as it");
     add_number(app, "--margin", o.margin, o.margin, "taken from the positive's similarity");
     add_number(app, "--hardness", o.hardness, o.hardness,

@@ -212,7 +212,7 @@ impl<'a> Options<'a> {
         seed: u64;
         /// The training step, so that each draws new negatives from one seed; 0.
         step: u64;
-        /// z = scale · cos / temperature; 20.
+        /// z = scale · cos / temperature, under `BatchSoftmax` scale · cos; 20.
         scale: f64;
         /// More than 0; 1.
         temperature: f64;

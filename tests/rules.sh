@@ -29,7 +29,8 @@ done
 grep -rnE '^ *# *include.*(tbb/|omp\.h)' src capi include | grep -v '^src/parallel.cpp:' |
     none "oneTBB and OpenMP belong in src/parallel.cpp"
 includes include/negcos/negcos.h | grep -vE '<(stddef|stdint).h>' | none "negcos.h includes the C library alone"
-grep -rnE --include='*.[ch]pp' '^ *# *include *"(\.\./|kernel|dispatch|evaluate|frequency|gather|pairs|parallel|problem|sampling|status|tiles|validate|workspace)' \
+internal=$(basename -s .hpp src/*.hpp src/kernel | paste -sd '|')
+grep -rnE --include='*.[ch]pp' "^ *# *include *\"(\.\./|(.*/)?($internal)[./])" \
     src/cli examples bindings bench 2> /dev/null | grep -vE 'examples/.*"parallel.hpp"|^bench/kernels.cpp:|^src/cli/files.cpp:.*"../replace_file.hpp"$' | none "the command, examples and bindings see negcos.h and negcos.hpp alone"
 
 # Links (mode 120000) are the files that they point to.

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 namespace negcos {
 namespace {
@@ -24,8 +25,23 @@ bool lists(std::string_view names, std::string_view name) {
     return false;
 }
 
+// A name in mountinfo has spaces and the like as a backslash and three octal digits.
+std::string plain(std::string_view name) {
+    std::string text;
+    for (size_t at; (at = name.find('\\')) != std::string_view::npos;) {
+        text += name.substr(0, at);
+        name.remove_prefix(at);
+        unsigned code = 0;
+        const char* const digits = name.data() + 1;
+        const bool escaped = name.size() > 3 && std::from_chars(digits, digits + 3, code, 8).ptr == digits + 3;
+        text += escaped ? static_cast<char>(code) : '\\';
+        name.remove_prefix(escaped ? 4 : 1);
+    }
+    return text.append(name);
+}
+
 struct Mount {
-    std::string_view root, point;
+    std::string root, point;
 };
 
 bool shows(std::string_view root, std::string_view group) {
@@ -46,10 +62,10 @@ std::optional<Mount> find_mount(std::string_view mounts, bool unified, std::stri
         cut(system, ' ');
         if (unified ? type != "cgroup2" : type != "cgroup" || !lists(system, "cpu")) continue;
         for (int skipped = 0; skipped < 3; ++skipped) cut(line, ' ');
-        const std::string_view root = cut(line, ' ');
-        const Mount mount{root, cut(line, ' ')};
-        if (shows(root, group)) return mount;
-        if (!found) found = mount;
+        std::string root = plain(cut(line, ' '));
+        Mount mount{std::move(root), plain(cut(line, ' '))};
+        if (shows(mount.root, group)) return mount;
+        if (!found) found = std::move(mount);
     }
     return found;
 }
@@ -94,7 +110,7 @@ int32_t cpu_quota(const ReadFile& read) {
         if (shows(mount->root, group)) below = group.substr(mount->root == "/" ? 0 : mount->root.size());
         // A group has no more than those that it is in.
         for (;; below.resize(below.rfind('/'))) {
-            const std::string folder = std::string(mount->point) + below;
+            const std::string folder = mount->point + below;
             least = std::min(least, cpus_of(unified ? read(folder + "/cpu.max")
                                                     : read(folder + "/cpu.cfs_quota_us") + ' ' +
                                                           read(folder + "/cpu.cfs_period_us")));

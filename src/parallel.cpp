@@ -87,9 +87,9 @@ const char* after_spaces(const char* at) {
     return at;
 }
 
-// "N", or "N,N,…" for levels of nesting, of which the outermost counts; INT32_MAX where it is unset or wrong, which
-// OpenMP's runtimes leave out of account too.
-int32_t threads_in(const char* variable) {
+// "N", or with `levels` "N,N,…" for those of nesting, of which the outermost counts; INT32_MAX where it is unset or
+// wrong, which OpenMP's runtimes leave out of account too.
+int32_t threads_in(const char* variable, bool levels) {
     const char* at = std::getenv(variable);
     if (!at) return INT32_MAX;
     long first = 0;
@@ -98,7 +98,7 @@ int32_t threads_in(const char* variable) {
         errno = 0;
         const long count = std::strtol(at, &end, 10);
         at = after_spaces(end);
-        more = *at == ',';
+        more = levels && *at == ',';
         if (errno != 0 || count < 1 || (!more && *at != '\0')) return INT32_MAX;
         if (first == 0) first = count;
     }
@@ -313,7 +313,8 @@ int32_t Parallel::usable_threads() noexcept {
 }
 
 int32_t Parallel::default_threads() noexcept {
-    return std::min({usable_threads(), cpu_quota(), threads_in("OMP_NUM_THREADS"), threads_in("OMP_THREAD_LIMIT")});
+    return std::min(
+        {usable_threads(), cpu_quota(), threads_in("OMP_NUM_THREADS", true), threads_in("OMP_THREAD_LIMIT", false)});
 }
 
 // The threads of a pool do not live on in the child of a fork, where its runtime may wait for them for ever: also for a

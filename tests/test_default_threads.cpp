@@ -213,7 +213,10 @@ TEST_SUITE("unit") {
         }
         CHECK(threads({{"OMP_THREAD_LIMIT", "1"}}) == 1);
         CHECK(threads({{"OMP_THREAD_LIMIT", "1"}, {"OMP_NUM_THREADS", "1000"}}) == 1);
-        CHECK(threads({{"OMP_THREAD_LIMIT", "nix"}}) == usual);
+        for (const char* invalid : {"nix", "1,1", "1,"}) {  // libgomp takes no list there
+            INFO("'" << std::string(invalid) << "'");
+            CHECK(threads({{"OMP_THREAD_LIMIT", invalid}}) == usual);
+        }
         CHECK(threads({{"OMP_THREAD_LIMIT", "1"}, {"NEGCOS_THREADS", "1000"}}) == given);
         for (const int32_t threading : harness::back_ends("default threads: explicit")) {
             const Environment environment(Variables{{"OMP_NUM_THREADS", "1"}, {"NEGCOS_THREADS", "1"}});

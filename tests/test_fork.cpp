@@ -53,7 +53,8 @@ negcos::Context parallel_context(int32_t threading) {
     return negcos::Context(options);
 }
 
-// Whether a context of three threads starts any: oneTBB has no more than processors.
+// Whether a context of three threads starts any: oneTBB has no more than processors. For children, whose environment
+// ends with them.
 bool starts_threads(int32_t threading) {
     setenv("NEGCOS_THREADS", "1000", 1);
     return threading != NEGCOS_THREADING_TBB || negcos::Context().threads() > 1;

@@ -14,7 +14,10 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #ifdef __GLIBC__
@@ -110,39 +113,98 @@ struct Cpus {
     cpu_set_t set;
     int32_t count;
 };
-// What a thread was given (0: the calling one). Where the user has OpenMP bind its threads, GNU's runtime binds the
-// first one to its place before main() begins, and whatever threads that one starts are born bound: what the process
-// was given is then all places together.
-std::optional<Cpus> given_cpus(pid_t thread) noexcept {
-    Cpus own;
-    CPU_ZERO(&own.set);
-    if (sched_getaffinity(thread, sizeof own.set, &own.set) != 0) return {};
-    own.count = CPU_COUNT(&own.set);
-#ifndef NEGCOS_HAVE_OPENMP
-    if (!omp_get_num_places || !omp_get_place_num_procs || !omp_get_place_proc_ids || !omp_get_num_procs) return own;
-#endif
-    // LLVM's runtime binds when it is first asked anything: not where nobody told it to.
-    constexpr const char* kBinding[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"};
-    if (std::none_of(std::begin(kBinding), std::end(kBinding), [](const char* name) { return std::getenv(name); }))
-        return own;
+// What an OpenMP runtime is asked; null where it has no such function.
+struct OpenMP {
+    decltype(&omp_get_num_places) num_places;
+    decltype(&omp_get_place_num_procs) place_num_procs;
+    decltype(&omp_get_place_proc_ids) place_proc_ids;
+    decltype(&omp_get_num_procs) num_procs;
+};
+constexpr OpenMP kLinked{omp_get_num_places, omp_get_place_num_procs, omp_get_place_proc_ids, omp_get_num_procs};
+
+// All places together, where the runtime has several and `own` is one of them.
+std::optional<Cpus> all_places(const OpenMP& openmp, const Cpus& own) {
+    if (!openmp.num_places || !openmp.place_num_procs || !openmp.place_proc_ids || !openmp.num_procs) return {};
     Cpus all;
     CPU_ZERO(&all.set);
     bool bound = false;
-    for (int place = 0, places = omp_get_num_places(); place < places; ++place) {
+    for (int place = 0, places = openmp.num_places(); place < places; ++place) {
         int cpus[CPU_SETSIZE];
-        const int count = omp_get_place_num_procs(place);
-        if (count > CPU_SETSIZE) return own;
-        omp_get_place_proc_ids(place, cpus);
+        const int count = openmp.place_num_procs(place);
+        if (count > CPU_SETSIZE) return {};
+        openmp.place_proc_ids(place, cpus);
         cpu_set_t set;
         CPU_ZERO(&set);
         for (int k = 0; k < count; ++k) CPU_SET(static_cast<size_t>(cpus[k]), &set);
         bound = bound || CPU_EQUAL(&set, &own.set);
         CPU_OR(&all.set, &all.set, &set);
     }
-    if (!bound) return own;  // by someone else, who is followed
+    if (!bound || CPU_EQUAL(&all.set, &own.set)) return {};
     // GOMP_CPU_AFFINITY may name CPUs that the process was not given; these are not counted here.
-    all.count = std::min(CPU_COUNT(&all.set), omp_get_num_procs());
+    all.count = std::min(CPU_COUNT(&all.set), openmp.num_procs());
     return all;
+}
+
+#ifdef __GLIBC__
+// GNU's runtimes that are loaded: Python's packages bring copies, each under a name of its own.
+std::vector<std::string> gnu_runtimes() {
+    std::vector<std::string> paths;
+    dl_iterate_phdr(
+        [](dl_phdr_info* object, size_t, void* found) -> int {
+            const std::string_view path = object->dlpi_name;
+            try {
+                if (path.substr(path.rfind('/') + 1).starts_with("libgomp"))
+                    static_cast<std::vector<std::string>*>(found)->emplace_back(path);
+            } catch (...) {
+                return 1;
+            }
+            return 0;
+        },
+        &paths);
+    return paths;
+}
+
+// As above, of the runtime in a file that is loaded.
+std::optional<Cpus> all_places(const std::string& path, const Cpus& own) {
+    void* const object = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+    if (!object) return {};
+    std::optional<Cpus> all;
+    const auto find = [&](auto& function, const char* name) {
+        function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(object, name));
+    };
+    OpenMP openmp;
+    find(openmp.num_places, "omp_get_num_places");
+    find(openmp.place_num_procs, "omp_get_place_num_procs");
+    find(openmp.place_proc_ids, "omp_get_place_proc_ids");
+    find(openmp.num_procs, "omp_get_num_procs");
+    // LLVM's under GNU's name starts when it is asked, and ends the process where another of its kind has started.
+    if (!dlsym(object, "__kmpc_begin")) all = all_places(openmp, own);
+    dlclose(object);
+    return all;
+}
+#endif
+
+// What a thread was given (0: the calling one). Where the user has OpenMP bind its threads, GNU's runtime binds the
+// first one to its place before main() begins, and whatever threads that one starts are born bound: what the process
+// was given is then all places together. A second copy of that runtime knows only the place that the first one left.
+std::optional<Cpus> given_cpus(pid_t thread) noexcept {
+    Cpus own;
+    CPU_ZERO(&own.set);
+    if (sched_getaffinity(thread, sizeof own.set, &own.set) != 0) return {};
+    own.count = CPU_COUNT(&own.set);
+    // LLVM's runtime binds when it is first asked anything: not where nobody told it to.
+    constexpr const char* kBinding[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"};
+    if (std::none_of(std::begin(kBinding), std::end(kBinding), [](const char* name) { return std::getenv(name); }))
+        return own;
+    try {
+        if (const auto all = all_places(kLinked, own)) return all;
+#ifdef __GLIBC__
+        for (const std::string& path : gnu_runtimes())
+            if (const auto all = all_places(path, own)) return all;
+#endif
+    } catch (...) {  // no memory to look
+    }
+    return own;  // bound by nobody, or by someone else, who is followed
 }
 #endif
 

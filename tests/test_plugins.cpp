@@ -4,6 +4,7 @@
 // there. NEGCOS_LIBRARY and the PLUGIN_s name them.
 #include <dlfcn.h>
 #include <doctest/doctest.h>
+#include <sched.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -13,6 +14,7 @@
 
 #include "child.hpp"
 #include "negcos/negcos.h"
+#include "scratch.hpp"
 
 namespace {
 
@@ -54,6 +56,44 @@ int call_and_unload(const std::vector<const char*>& paths, int32_t threading, bo
         if (status != NEGCOS_STATUS_OK) return status;
     }
     return 0;
+}
+
+// As Python packages bring it, under a name of its own; "" where it is not here.
+std::string copy_openmp(const scratch::Folder& folder) {
+    void* const runtime = dlopen("libgomp.so.1", RTLD_LAZY);
+    Dl_info info;
+    if (!runtime || dladdr(dlsym(runtime, "omp_get_num_places"), &info) == 0) return "";
+    std::string bytes = scratch::read_file(info.dli_fname);
+    dlclose(runtime);
+    const std::string name = "libgomp.so.1";
+    for (size_t at; (at = bytes.find(name)) != std::string::npos;) bytes[at + name.size() - 1] = '9';
+    const std::string path = folder / "libgomp-a34b3233.so.1";
+    scratch::write_file(path, bytes);
+    return path;
+}
+
+int cpus() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
+}
+
+// What a program of its own finds, whose first thread the OpenMP of `path` binds before the library is there.
+int found_beside(const char* path) {
+    const int given = cpus();
+    if (!dlopen(path, RTLD_NOW | RTLD_LOCAL) || cpus() != 1) {
+        std::printf("the copy of OpenMP does not bind\n");
+        return 1;
+    }
+    const Loaded library({NEGCOS_LIBRARY});
+    negcos_context* context = nullptr;
+    if (!library.error().empty() ||
+        library.find<decltype(negcos_context_create)>("negcos_context_create")(nullptr, &context) != NEGCOS_STATUS_OK)
+        return 1;
+    const int32_t threads = library.find<decltype(negcos_context_threads)>("negcos_context_threads")(context);
+    if (threads != given) std::printf("%d threads, expected %d\n", threads, given);
+    std::fflush(stdout);
+    return threads == given ? harness::kRan : 1;
 }
 
 TEST_SUITE("unit") {
@@ -105,6 +145,29 @@ TEST_SUITE("unit") {
                         CHECK_MESSAGE(status == 0, plugin.name << ", back end " << threading
                                                                << std::string(destroyed ? "" : ", contexts left"));
                 }
+    }
+
+    TEST_CASE("plug-ins: a copy of OpenMP's runtime that came first, and bound the thread, hides no CPU") {
+        if (const char* path = std::getenv(harness::kAgain)) _exit(found_beside(path));
+        const scratch::Folder folder;
+        const std::string copy = copy_openmp(folder);
+        const char* reason = nullptr;
+        if (std::getenv("NEGCOS_EMULATOR")) reason = "an emulator starts no program of its own";
+        if (copy.empty()) reason = "there is no libgomp.so.1";
+        if (cpus() < 2) reason = "there is one CPU";
+#ifndef __GLIBC__
+        reason = "only glibc's loader is asked for copies";
+#endif
+        if (reason) {
+            std::printf("SKIP: plug-ins: a copy of OpenMP's runtime: %s\n", reason);
+            return;
+        }
+        CHECK(harness::again("plug-ins: a copy of OpenMP's runtime*", copy, [] {
+            for (const char* name : {"OMP_PLACES", "GOMP_CPU_AFFINITY", "OMP_NUM_THREADS", "OMP_THREAD_LIMIT"})
+                unsetenv(name);
+            setenv("OMP_PROC_BIND", "true", 1);
+            setenv("NEGCOS_THREADS", "1000", 1);  // above a quota of where the tests run
+        }));
     }
 }
 

@@ -99,14 +99,20 @@ def view(name: str, array: Any) -> View:
 
 def refuse_masks(name: str, values: Any) -> None:
     """NumPy drops masks when it makes an array, of a list of masked arrays as well."""
-    if _is_masked(values):
+    try:
+        masked = _is_masked(values)
+    except RecursionError:  # a list in itself makes no array
+        masked = False
+    if masked:
         raise error("value", f"{name} has masked elements, expected none: fill them or leave them out")
 
 
 def _is_masked(values: Any) -> bool:
     if isinstance(values, (list, tuple)):
         return any(map(_is_masked, values))
-    return isinstance(values, np.ma.MaskedArray) and bool(np.any(np.ma.getmaskarray(values)))
+    if not isinstance(values, np.ma.MaskedArray) or values.dtype.names:  # records are no numbers, masked or not
+        return False
+    return bool(np.any(np.ma.getmaskarray(values)))
 
 
 def _view_numpy(name: str, array: np.ndarray[Any, Any]) -> View:

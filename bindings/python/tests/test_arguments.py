@@ -314,9 +314,16 @@ def test_masks_of_other_objects():
         def __array__(self, *_, **__):
             return masked(np.arange(B))
 
-    for array in (Variable(), np.array([*range(B - 1), None])):
+    itself = [0]
+    itself.append(itself)
+    for array in (Variable(), np.array([*range(B - 1), None]), itself):
         with pytest.raises(negcos.Error, match="^positives (has masked elements|.* makes no array of numbers)"):
             negcos.evaluate(QUERIES, DOCUMENTS, positives=array)
+    records = np.ma.zeros((B, D), [("row", int), ("at", float)])
+    records[0] = np.ma.masked
+    for name, array in (("positives", records[:, 0]), ("queries", records)):
+        with pytest.raises(negcos.Error, match=f"^{name} is of void"):
+            negcos.evaluate(**{"queries": QUERIES, "documents": DOCUMENTS, name: array})
 
 
 def test_names_with_dashes_or_underscores():

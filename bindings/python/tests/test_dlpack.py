@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Zero copies, in and out: NumPy, a DLPack producer of our own, and the frameworks' that are installed."""
 
+import functools
 import gc
 import resource
 import subprocess
@@ -204,6 +205,25 @@ def test_torch():
         negcos.evaluate(queries.requires_grad_(), documents)
     with pytest.raises(TypeError, match="queries"):
         negcos.evaluate(torch.empty(7, 12, device="meta"), documents)
+
+
+def test_torch_vectors():
+    """negcos.torch takes the vectors that negcos.evaluate takes, and refuses masks, which torch.as_tensor drops."""
+    torch = pytest.importorskip("torch")
+    from negcos.torch import NegativeCosineLoss, negative_cosine_loss
+
+    queries, documents = torch.from_numpy(QUERIES), torch.from_numpy(DOCUMENTS)
+    weights = np.arange(7) % 2
+    expected = np.float32(negcos.evaluate(QUERIES, DOCUMENTS, rounds=3, weights=weights).loss)
+    losses = (NegativeCosineLoss(rounds=3), functools.partial(negative_cosine_loss, rounds=3))
+    hidden = np.ma.array(weights, mask=weights == 0)
+    for loss in losses:
+        for dtype in (torch.bool, torch.bfloat16):
+            assert loss(queries, documents, weights=torch.tensor(weights).to(dtype)).item() == expected
+        assert loss(queries, documents, weights=weights.astype(bool)).item() == expected
+        for name in ("weights", "positives"):
+            with pytest.raises(negcos.Error, match=f"^{name} has masked elements, expected none"):
+                loss(queries, documents, **{name: hidden})
 
 
 def test_jax():

@@ -482,5 +482,13 @@ def test_example(source_root):
 def test_readme(source_root, tmp_path):
     script = tmp_path / "readme.py"
     script.write_text(readme_blocks(source_root, "jax"))
-    losses = [float(loss) for loss in re.findall(r"\bloss:? ([0-9.]+)", run(script))]
+    said = run(script)
+    losses = [float(loss) for loss in re.findall(r"\bloss:? ([0-9.]+)", said)]
     assert len(losses) >= 2 and losses[-1] < losses[0]
+    queries, documents = np.random.default_rng(0).standard_normal((2, 4, 8), dtype=np.float32)
+    exact, halved = (  # of ids of 64 bits, and of what jit makes of them
+        negcos.evaluate(queries, documents, sampling="all", exclude="same-document-id", document_ids=ids).loss
+        for ids in (np.array([1, 2, 1, 3]) << 32, np.zeros(4, int))
+    )
+    got = float(re.search(r"^with ids ([0-9.]+)$", said, re.M)[1])
+    assert got == pytest.approx(exact, rel=1e-5) and exact != pytest.approx(halved, rel=0.1)

@@ -695,6 +695,15 @@ def test_example(source_root):
 
 def test_readme(source_root, tmp_path):
     script = tmp_path / "readme.py"
-    script.write_text(readme_blocks(source_root, "tensorflow"))
-    losses = [float(loss) for loss in re.findall(r"\bloss: ([0-9.]+)", run(script))]
+    checks = """
+for ids in ([0, 1, 0, 2], numbered, hashed):
+    result = negcos.evaluate(queries, documents, **{**options, "document_ids": ids, "log_probability": None})
+    print(result.loss, result.excluded)
+"""
+    script.write_text(readme_blocks(source_root, "tensorflow") + checks)
+    said = run(script)
+    losses = [float(loss) for loss in re.findall(r"\bloss: ([0-9.]+)", said)]
     assert len(losses) == 5 and losses[4] < losses[0]
+    with_ids, _, *results = said.splitlines()[-5:]
+    assert results == [results[0]] * 3 and results[0].endswith(" 2")
+    assert float(with_ids) == pytest.approx(float(results[0][:-2]), rel=1e-6)

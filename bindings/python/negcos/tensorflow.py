@@ -6,7 +6,7 @@
 
 On the CPU embeddings are read where they lie, and gradients are handed over as they are; tensors on another device are
 copied to the CPU and back. XLA (jit_compile=True) cannot compile calls of Python, hence not these; and a SavedModel
-cannot hold them: save models as .keras or weights, export the towers.
+that holds one runs it in this process only: save models as .keras or weights, export the towers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
+from tensorflow.python.saved_model import save_context  # type: ignore[import-untyped]
 
 from ._arrays import as_numpy, refuse_masks
 from ._context import Context, integer, number
@@ -197,6 +198,7 @@ class NegativeCosineLayer(tf.keras.layers.Layer):  # type: ignore[misc]
         and does not count.
         layer(..., step=k) draws for step k, and neither reads nor changes the weight: for closures that are evaluated
         more than once a step, and for recomputed ones where a step has several calls.
+        In Keras 3's stateless_call with training=True, the forward pass counts, in the state that it returns.
     context is no part of the config: a layer that is loaded uses the one that all share.
     """
 
@@ -282,19 +284,24 @@ class NegativeCosineLayer(tf.keras.layers.Layer):  # type: ignore[misc]
             **self._options,
         )
         if learns and step is None:
-            loss = self._counted(loss, drawn, training if tf.is_tensor(training) else True)
+            variable = self.step if _KERAS_2 else self.step.value
+            if not isinstance(variable, tf.Tensor):
+                loss = self._counted(loss, variable, drawn, training if tf.is_tensor(training) else True)
+            elif training is not None:  # stateless_call: the step comes in, and goes out with the forward pass
+                self.step.assign(drawn + tf.cast(training, tf.int64))
         return tf.reshape(loss, [1])
 
-    def _counted(self, loss: Any, drawn: Any, training: Any) -> Any:
+    def _counted(self, loss: Any, variable: Any, drawn: Any, training: Any) -> Any:
         """loss, whose backward pass counts the step, if none of the same step has. A forward pass must not: what runs
         twice would draw anew."""
-        variable = self.step if _KERAS_2 else self.step.value
         # As this graph knows it: in the gradient of a loop's or a branch's body the variable itself is unknown.
         handle = None if tf.executing_eagerly() else drawn.op.inputs[0]
 
         @tf.custom_gradient  # type: ignore[untyped-decorator]
         def counted(loss: Any) -> Any:
             def gradient(upstream: Any) -> Any:
+                if save_context.in_save_context():  # which traces gradients outside of the handle's graph
+                    return tf.identity(upstream)
                 step = variable if handle is None else tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.int64)
                 more = tf.cast(tf.equal(step, drawn) & training, tf.int64)
                 if handle is None:

@@ -31,6 +31,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+KERAS_2 = not hasattr(tf.keras, "config")
 MODES = {"eager": lambda function: function, "graph": tf.function}
 
 
@@ -529,6 +530,53 @@ def test_layer_in_loops():
         assert int(layer.step.numpy()) == step + 1
     one_by_one()
     assert int(layer.step.numpy()) == 5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def check_layer_without_state(mode):
+    """stateless_call hands the step in and out: there the forward pass counts."""
+    queries, documents, _ = batch("defaults", "float32")
+    sources = tf.constant(queries), tf.constant(documents)
+    layer = NegativeCosineLayer(5, 1.0)
+    layer(sources)  # Keras demands it
+    for training, counted in ((True, 1), (tf.constant(True), 1), (None, 0), (False, 0), (tf.constant(False), 0)):
+
+        @MODES[mode]
+        def call(step, queries, documents):
+            with tf.GradientTape() as tape:
+                tape.watch(queries)
+                loss, (after,) = layer.stateless_call([], [step], [queries, documents], training=training)
+            return loss, tape.gradient(loss, queries), after
+
+        for step in (0, 4):
+            want = negcos.evaluate(queries, documents, rounds=5, step=step)
+            loss, gradient, after = call(tf.constant(step, tf.int64), *sources)
+            assert loss[0].numpy() == np.float32(want.loss) and (gradient.numpy() == want.grad_queries).all()
+            assert int(after) == step + counted and int(layer.step.numpy()) == 0
+
+
+if not KERAS_2:  # which has no such call
+    test_layer_without_state = check_layer_without_state
+
+
+SAVES = {
+    "saved_model": tf.saved_model.save,
+    "keras": lambda model, folder: model.save(folder) if KERAS_2 else model.export(folder, verbose=False),
+}
+
+
+@pytest.mark.parametrize("save", SAVES)
+def test_layer_in_a_saved_model(save, tmp_path):
+    """It runs in this process only, but what else the model has is saved with it, and training goes on."""
+    layer = NegativeCosineLayer(5, 1.0)
+    model = output_model(layer)
+    task = Task()
+    pairs = [task.queries[:32], task.documents[:32]]
+    for count in (1, 2):
+        model.fit(pairs, np.zeros(32), verbose=0)
+        assert int(layer.step.numpy()) == count
+        SAVES[save](model, str(tmp_path))
+        assert (tmp_path / "saved_model.pb").exists() and tf.saved_model.load(str(tmp_path)).signatures
 
 
 def test_layer_on_replicas():

@@ -321,6 +321,8 @@ void ranks_of_nan(Contexts& contexts, int32_t sampling, bool dense) {
             if (has(features, dot) && bad == bad)
                 continue;  // their logits are Inf, in the wider type of the oracle too
             for (const double scale : {20.0, -20.0, 0.0}) {
+                if (scale != 20 && features != 0 && features != add(0, sigmoid))
+                    continue;  // logits that fall, and alike
                 INFO(names_of(features) << " " << bad << " scale " << scale);
                 const Problem<T> p = [&] {
                     Problem<T> whole = ordinary<T>(sampling, dense, features);

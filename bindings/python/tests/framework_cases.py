@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import negcos
 
@@ -136,3 +137,15 @@ def readme_blocks(source_root, framework):
     text = (source_root / "bindings/python/README.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
     return "\n".join(block for block in blocks if re.search(rf"^import {framework}\b", block, re.M))
+
+
+def check_masks(negative_cosine_loss, name):
+    """Masked elements of argument `name` are refused; a masked array that masks nothing is its data."""
+    queries, documents, _ = batch("defaults", "float32")
+    arguments = {"queries": queries, "documents": documents, **masked_arguments(name)}
+    with pytest.raises(ValueError, match=f"^{name} has masked elements, expected none"):
+        negative_cosine_loss(**arguments)
+    masks_nothing = masked_arguments(name, masked=False)
+    plain = {key: value.data if isinstance(value, np.ma.MaskedArray) else value for key, value in masks_nothing.items()}
+    losses = [negative_cosine_loss(**{**arguments, **more}) for more in (masks_nothing, plain)]
+    assert losses[0] == losses[1]

@@ -18,9 +18,9 @@ from framework_cases import (  # noqa: E402
     MASKED,
     Task,
     batch,
+    check_masks,
     expected,
     hard_negatives,
-    masked_arguments,
     readme_blocks,
     run,
 )
@@ -214,14 +214,7 @@ def test_draws():
 
 @pytest.mark.parametrize("name", MASKED)
 def test_masks(name):
-    queries, documents, _ = batch("defaults", "float32")
-    arguments = {"queries": queries, "documents": documents, **masked_arguments(name)}
-    with pytest.raises(ValueError, match=f"^{name} has masked elements, expected none"):
-        negative_cosine_loss(**arguments)
-    masks_nothing = masked_arguments(name, masked=False)
-    plain = {key: value.data if isinstance(value, np.ma.MaskedArray) else value for key, value in masks_nothing.items()}
-    losses = [negative_cosine_loss(**{**arguments, **more}) for more in (masks_nothing, plain)]
-    assert losses[0] == losses[1]
+    check_masks(negative_cosine_loss, name)
 
 
 @pytest.mark.parametrize("mode", MODES)

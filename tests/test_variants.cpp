@@ -5,7 +5,6 @@
 // written out by hand.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 #include "half.hpp"
 #include "harness.hpp"
@@ -38,32 +37,6 @@ void check_drawn(const Problem<T>& p, const std::vector<int32_t>& negatives) {
         std::sort(all.begin(), all.end());
         CHECK(drawn == all);
     }
-}
-
-// Below, at and above register widths; few rounds for the gather, many for tiles.
-constexpr Shape kShapes[] = {{1, 1, 1, 1, 1},    {2, 3, 3, 2, 2},     {5, 7, 7, 9, 1},    {8, 9, 9, 3, 3},
-                             {9, 9, 15, 1, 1},   {15, 16, 16, 20, 2}, {17, 19, 31, 3, 1}, {16, 24, 33, 30, 5},
-                             {33, 40, 17, 2, 1}, {31, 31, 64, 40, 2}, {20, 50, 65, 4, 1}, {6, 70, 100, 60, 3}};
-
-// visit(features, sampling, shape, number): each feature alone, each pair among random others, and random sets.
-void each_set(const std::function<void(Features, int32_t, const Shape&, uint64_t)>& visit) {
-    Random random(11);
-    uint64_t number = 0;
-    const auto one = [&](Features features, int32_t sampling) {
-        if (++number % test_step() != 0) return;
-        visit(features, sampling, kShapes[number % std::size(kShapes)], number);
-    };
-    for (int f = 0; f < kFeatures; ++f)
-        for (const int32_t sampling : kSamplings) one(add(0, static_cast<Feature>(f)), sampling);
-    for (int a = 0; a < kFeatures; ++a)
-        for (int b = 0; b < a; ++b) {
-            const Features pair = add(add(0, static_cast<Feature>(a)), static_cast<Feature>(b));
-            if (!has(pair, static_cast<Feature>(b))) continue;
-            const Features features = draw_features(pair, random);
-            one(features, kSamplings[number % std::size(kSamplings)]);
-            one(features, NEGCOS_SAMPLING_ALL);
-        }
-    for (int k = 0; k < 100; ++k) one(draw_features(0, random), kSamplings[random.below(std::size(kSamplings))]);
 }
 
 template <class T>

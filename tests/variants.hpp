@@ -147,6 +147,37 @@ struct Shape {
     int64_t hard;
 };
 
+// Below, at and above register widths; few rounds for the gather, many for tiles.
+inline constexpr Shape kShapes[] = {{1, 1, 1, 1, 1},    {2, 3, 3, 2, 2},     {5, 7, 7, 9, 1},    {8, 9, 9, 3, 3},
+                                    {9, 9, 15, 1, 1},   {15, 16, 16, 20, 2}, {17, 19, 31, 3, 1}, {16, 24, 33, 30, 5},
+                                    {33, 40, 17, 2, 1}, {31, 31, 64, 40, 2}, {20, 50, 65, 4, 1}, {6, 70, 100, 60, 3}};
+
+// visit(features, sampling, shape, number): each feature alone, each pair among random others, and random sets; every
+// `step`th of them.
+template <class Visit>
+void each_set(Visit&& visit, uint64_t step = harness::test_step(), uint64_t seed = 11) {
+    Random random(seed);
+    uint64_t number = 0;
+    const auto one = [&](Features features, int32_t sampling) {
+        if (++number % step != 0) return;
+        visit(features, sampling, kShapes[number % std::size(kShapes)], number);
+    };
+    for (int f = 0; f < kFeatures; ++f)
+        for (const int32_t sampling : kSamplings) one(add(0, static_cast<Feature>(f)), sampling);
+    for (int a = 0; a < kFeatures; ++a)
+        for (int b = 0; b < a; ++b) {
+            const Features pair = add(add(0, static_cast<Feature>(a)), static_cast<Feature>(b));
+            if (!has(pair, static_cast<Feature>(b))) continue;
+            const Features features = draw_features(pair, random);
+            one(features, kSamplings[number % std::size(kSamplings)]);
+            one(features, NEGCOS_SAMPLING_ALL);
+        }
+    for (int k = 0; k < 100; ++k) {
+        const int32_t sampling = kSamplings[random.below(std::size(kSamplings))];
+        one(draw_features(0, random), sampling);
+    }
+}
+
 // BOTH has ALL and M = B; positives may leave M below B; samplings that need two rows have them.
 template <class T>
 Problem<T> make(Shape shape, Features features, int32_t sampling, uint64_t seed) {

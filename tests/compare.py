@@ -182,12 +182,14 @@ def rows_of(command):
 
 
 def times_of(command, environment, rows):
-    """Nanoseconds of each row, or None where it could not run."""
+    """Nanoseconds of each row, or None where it could not run: of the processor where one thread works, as others may
+    be at work on this machine."""
     pattern = "^(" + "|".join(map(re.escape, rows)) + ")$"
     told = subprocess.run([*command, f"--benchmark_filter={pattern}", "--benchmark_format=json", "--benchmark_min_time=0.05"],
                           env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
     unit = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}
-    return {row["name"]: None if row.get("error_occurred") else row["real_time"] * unit[row["time_unit"]]
+    clock = {name: "real_time" if re.search(r"/threads:(?!1/)", name) else "cpu_time" for name in rows}
+    return {row["name"]: None if row.get("error_occurred") else row[clock[row["name"]]] * unit[row["time_unit"]]
             for row in json.loads(told)["benchmarks"]}
 
 

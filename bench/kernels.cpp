@@ -100,7 +100,7 @@ struct Operands {
         t.queries = t.documents = matrix;
         t.dim = dim, t.width = width, t.stride = stride;
         t.block = t.chunk = kRows, t.chunks = 1, t.score_stride = score_stride;
-        t.loss = {20, 1.0 / kRows};
+        t.terms.factor = 20, t.terms.row_weight = 1.0 / kRows;
         t.gradients = true;
         t.query_units = t.document_units = units.data();
         t.panels = panels.data();
@@ -118,10 +118,10 @@ struct Operands {
         g.queries = g.documents = matrix;
         g.dim = dim;
         g.candidates = {negatives.data(), kRounds, 1, kRounds, true};
-        g.loss = {20, 1.0 / kRows};
+        g.terms.factor = 20, g.terms.row_weight = 1.0 / kRows;
         g.edges = edges.data();
-        g.losses = {losses.data(), 1};
-        g.grad_queries = {gradient.data(), stride};
+        g.outputs.losses = {losses.data(), 1};
+        g.outputs.grad_queries = {gradient.data(), stride};
         return g;
     }
 

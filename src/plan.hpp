@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which engine a call takes. A function of shapes and options alone: the engines add up in different orders, and the
-// bits must not depend on the machine.
+// How a call is computed: which walk over the graph of candidates, and which arithmetic between similarities and
+// gradients. A function of shapes and options alone, as walks add up in different orders, and the bits must not depend
+// on the machine; but for one rule about NaN, which the norms bring to light.
 #ifndef NEGCOS_PLAN_HPP
 #define NEGCOS_PLAN_HPP
 
 #include <cstdint>
 
+#include "element.hpp"
+#include "negcos/negcos.h"
+
 namespace negcos {
 
-// Nanoseconds of one core, forward and gradients, fitted to calls of both engines on the same samples on a 2.6 GHz Xeon
+// Nanoseconds of one core, forward and gradients, fitted to calls of both walks on the same samples on a 2.6 GHz Xeon
 // (docs/performance.md, "When tiles are cheaper"); only their ratios matter. A gather visits each sampled pair, at a
 // price for the visit and for each byte of its row, which is higher where the documents are more than a second-level
 // cache holds. Tiles visit every pair of a query and a document.
@@ -24,6 +28,38 @@ bool tiles_are_cheaper(int64_t rounds, int64_t documents, int64_t dim) {
     const double per_byte = row * all > kNearBytes ? kPairCostPerByteFar : kPairCostPerByteNear;
     const double slots = 1 + static_cast<double>(rounds);
     return all * (kCellCost + kCellCostPerByte * row) < slots * (kPairCost + per_byte * row);
+}
+
+enum class Walk { gather, tiles, batch_softmax };
+
+struct Plan {
+    Walk walk;
+    bool general;    // the arithmetic of the whole loss family, not that of the plain softmax
+    bool sampled;    // candidates are drawn or given, not all documents
+    bool negatives;  // they are needed at all: BATCH_SOFTMAX has them on demand
+};
+
+// Whether a call asks for more than the plain softmax over a query's candidates, or the published layer.
+bool is_general(const negcos_options& options, const negcos_batch& batch);
+
+// What similarities are divided by: in the published layer the temperature cancels.
+double temperature_of(const negcos_options& options);
+
+template <class E>
+Plan plan_of(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
+    const bool sampled = options.sampling != NEGCOS_SAMPLING_ALL;
+    if (options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX)
+        return {Walk::batch_softmax, false, sampled, sampled && (result.logits.data || result.negatives)};
+    // Norms are what tells NaN and Inf from numbers, and DOT has none.
+    const bool tiles =
+        !sampled || (options.similarity == NEGCOS_SIMILARITY_COSINE &&
+                     tiles_are_cheaper<Working<E>>(options.rounds, batch.documents.rows, batch.queries.cols));
+    return {tiles ? Walk::tiles : Walk::gather, is_general(options, batch), sampled, sampled};
+}
+
+// Tiles multiply documents that were not sampled by 0, which does not keep NaN and Inf away: then all is gathered.
+inline bool must_gather(const Plan& plan, int64_t nonfinite_rows) {
+    return plan.walk == Walk::tiles && plan.sampled && nonfinite_rows > 0;
 }
 
 }  // namespace negcos

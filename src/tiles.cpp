@@ -7,26 +7,26 @@ namespace negcos {
 
 template <class E>
 void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
-    const Problem<E>& p = problem_;
-    const int64_t batch = p.batch(), documents = p.documents.count;
+    const Problem<E>& problem = problem_;
+    const int64_t batch = problem.queries().count, documents = problem.documents().count;
     tiles_ = Tiles<E>{};
     Tiles<E>& t = tiles_;
-    t.dim = p.dim;
-    t.width = pad_lanes<T>(p.dim);
-    t.stride = odd_lines<T>(p.dim);
+    t.dim = problem.dim;
+    t.width = pad_lanes<T>(problem.dim);
+    t.stride = odd_lines<T>(problem.dim);
     t.block = kTileBlock < batch ? kTileBlock : batch;
     t.chunk = kTileChunk;
     t.chunks = tasks_of(documents, kTileChunk);
     t.score_stride = odd_lines<T>(kTileChunk);
-    t.gradients = p.gradients();
+    t.gradients = problem.gradients();
 
     // Products that overflow were refused with the shapes; the arena refuses what does not fit an address space.
     t.query_units = arena.take<T>(batch * t.stride);
     t.document_units = arena.take<T>(documents * t.stride);
     t.panels = arena.take<T>(pad_lanes<T>(documents) * t.width);
     t.scores = arena.take<T>(t.chunks * t.block * t.score_stride);
-    if (sampled_) {
-        sampled_->reserve(arena, workers, false);
+    if (problem.sampled) {
+        pairs_.reserve(arena, workers, false);
         t.counts = arena.take<T>(t.chunks * t.block * t.score_stride);
     }
     t.positives = arena.take<T>(batch);
@@ -36,45 +36,43 @@ void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
     t.chunk_rank = arena.take<int64_t>(t.block * t.chunks);
     t.chunk_weight = arena.take<T>(t.block * t.chunks);
     t.positive_weight = arena.take<T>(t.block);
-    t.partial = p.grad_queries.data ? arena.take<T>(t.chunks * t.block * t.stride) : nullptr;
-    t.document_sums = p.grad_documents.data ? arena.take<T>(documents * t.stride) : nullptr;
+    t.partial = problem.outputs.grad_queries.data ? arena.take<T>(t.chunks * t.block * t.stride) : nullptr;
+    t.document_sums = problem.outputs.grad_documents.data ? arena.take<T>(documents * t.stride) : nullptr;
     scratch_size_ = kernels_.tile_scratch(t.stride, t.block, t.chunks);
     scratch_ = arena.take<T>(scratch_size_ * workers);
 }
 
 template <class E>
 bool TileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
-    const Problem<E>& p = problem_;
-    const int64_t batch = p.batch(), documents = p.documents.count;
+    const Problem<E>& problem = problem_;
+    const int64_t batch = problem.queries().count, documents = problem.documents().count;
     Tiles<E>& t = tiles_;
-    t.queries = p.queries;
-    t.documents = p.documents;
-    t.loss = p.loss;
-    t.losses = p.losses;
-    t.hit_probability = p.hit_probability;
-    t.logits = p.logits;
-    t.grad_queries = p.grad_queries;
-    t.grad_documents = p.grad_documents;
+    t.queries = problem.queries();
+    t.documents = problem.documents();
+    t.terms = problem.terms;
+    t.outputs = problem.outputs;
 
-    int64_t work;
-    const bool small = !__builtin_mul_overflow(batch * documents, t.width, &work) && work < kInlineWork;
+    const bool small = saturated_product(batch * documents, t.width) < kInlineWork;
     const auto scratch = [&](int64_t worker) { return scratch_ + worker * scratch_size_; };
     const auto blocks = [&](int64_t rows, auto&& body) {
         return for_each_block(parallel, rows, kTileRows, small, body);
     };
 
-    if (sampled_ && !sampled_->build(parallel, kernels, small)) return false;
-    if (sampled_) t.candidates = sampled_->candidates();
-    const bool packed =
-        blocks(documents,
-               [&](int64_t begin, int64_t end, int64_t) {
-                   kernels_.tile_pack(p.documents, p.dim, t.document_units, t.panels, begin, end);
-               }) &&
-        blocks(batch, [&](int64_t begin, int64_t end,
-                          int64_t) { kernels_.tile_pack(p.queries, p.dim, t.query_units, nullptr, begin, end); }) &&
-        blocks(batch, [&](int64_t begin, int64_t end, int64_t worker) {
-            kernels_.tile_positives(t, begin, end, scratch(worker));
-        });
+    if (problem.sampled) {
+        if (!pairs_.build(parallel, kernels, small)) return false;
+        t.candidates = pairs_.candidates();
+    }
+    const bool packed = blocks(documents,
+                               [&](int64_t begin, int64_t end, int64_t) {
+                                   kernels_.tile_pack(t.documents, problem.dim, t.document_units, t.panels, begin, end);
+                               }) &&
+                        blocks(batch,
+                               [&](int64_t begin, int64_t end, int64_t) {
+                                   kernels_.tile_pack(t.queries, problem.dim, t.query_units, nullptr, begin, end);
+                               }) &&
+                        blocks(batch, [&](int64_t begin, int64_t end, int64_t worker) {
+                            kernels_.tile_positives(t, begin, end, scratch(worker));
+                        });
     if (!packed) return false;
 
     // The first block of queries writes the sums, the others add to them.
@@ -92,17 +90,17 @@ bool TileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& tota
             return false;
         totals.add(kernels_.tile_combine(t, first, count, scratch_));
         if (!t.gradients) continue;
-        if (t.grad_documents.data && !parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
+        if (t.outputs.grad_documents.data && !parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
                 kernels_.tile_documents(t, first, count, chunk, scratch(worker));
             }))
             return false;
-        if (t.grad_queries.data &&
+        if (t.outputs.grad_queries.data &&
             !for_each_block(parallel, count, 8, small, [&](int64_t begin, int64_t end, int64_t worker) {
                 kernels_.tile_finish_queries(t, first, begin, end, scratch(worker));
             }))
             return false;
     }
-    return !t.grad_documents.data || blocks(documents, [&](int64_t begin, int64_t end, int64_t) {
+    return !t.outputs.grad_documents.data || blocks(documents, [&](int64_t begin, int64_t end, int64_t) {
         kernels_.tile_finish_documents(t, begin, end);
     });
 }

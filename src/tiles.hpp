@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Engine 2: the complete graph of queries and documents, walked in tiles and never stored: for all documents as
+// Tiles: the complete graph of queries and documents, walked in tiles and never stored: for all documents as
 // candidates, and for samples so dense that this is cheaper than to gather them. Blocks of queries one
 // after another; inside a block, tasks that own chunks of documents. So each document's gradient is added up by one
 // task in the order of the blocks, and nothing depends on the number of threads.
@@ -27,16 +27,15 @@ class TileEngine {
     using T = Working<E>;
 
 public:
-    // sampled: nullptr for all documents as candidates.
-    TileEngine(const Problem<E>& problem, Pairs* sampled, const KernelTable<E>& kernels)
-        : problem_(problem), sampled_(sampled), kernels_(kernels) {}
+    TileEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
+        : problem_(problem), pairs_(pairs), kernels_(kernels) {}
 
     void reserve(Arena& arena, int64_t workers);
     bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
 
 private:
     const Problem<E>& problem_;
-    Pairs* sampled_;
+    Pairs& pairs_;
     const KernelTable<E>& kernels_;
     Tiles<E> tiles_;
     int64_t scratch_size_ = 0;

@@ -6,8 +6,10 @@
 #include <iterator>
 #include <limits>
 
-#include "kernels.hpp"
+#include "plan.hpp"
+#include "sampling.hpp"
 #include "status.hpp"
+#include "work.hpp"
 
 namespace negcos {
 namespace {
@@ -46,15 +48,19 @@ double most_weight_of(int32_t dtype) {
     return dtype == NEGCOS_DTYPE_F64 ? 0x1p480 : 0x1p60;
 }
 
+// dtype: a known one.
 int64_t element_size(int32_t dtype) {
-    switch (dtype) {
-        case NEGCOS_DTYPE_F64:
-            return 8;
-        case NEGCOS_DTYPE_F32:
-            return 4;
-        default:
-            return 2;
+    switch (Dtype{dtype}) {
+        case Dtype::f32:
+            return sizeof(float);
+        case Dtype::f64:
+            return sizeof(double);
+        case Dtype::f16:
+            return sizeof(F16);
+        case Dtype::bf16:
+            return sizeof(BF16);
     }
+    return 0;
 }
 
 // A block of memory row by row, in bytes.
@@ -163,18 +169,21 @@ int32_t check_draws(const negcos_options& options, int64_t batch, int64_t docume
         return fail(NEGCOS_STATUS_SHAPE, "options.sampling %s needs at least 2 %s, got %d", sampling, of,
                     static_cast<int>(got));
     };
-    switch (options.sampling) {
-        case NEGCOS_SAMPLING_DERANGEMENT:
+    switch (Sampling{options.sampling}) {
+        case Sampling::derangement:
             return needs_two("DERANGEMENT", batch, "queries");
-        case NEGCOS_SAMPLING_CYCLIC:
+        case Sampling::cyclic:
             return needs_two("CYCLIC", batch, "queries");
-        case NEGCOS_SAMPLING_UNIFORM:
+        case Sampling::uniform:
             return needs_two("UNIFORM", documents, "documents");
-        case NEGCOS_SAMPLING_LOG_UNIFORM:
+        case Sampling::log_uniform:
             return needs_two("LOG_UNIFORM", documents, "documents");
-        default:
+        case Sampling::shuffle:
+        case Sampling::given:
+        case Sampling::all:
             return NEGCOS_STATUS_OK;
     }
+    return fail(NEGCOS_STATUS_INTERNAL, "options.sampling is %d", options.sampling);
 }
 
 int32_t check_given(const negcos_options& options, const negcos_batch& batch) {
@@ -344,18 +353,6 @@ int32_t check_aligned(const char* name, const void* data, size_t size) {
     if (reinterpret_cast<uintptr_t>(data) % size != 0)
         return fail(NEGCOS_STATUS_VALUE, "%s is not aligned to its elements of %d bytes", name, static_cast<int>(size));
     return NEGCOS_STATUS_OK;
-}
-
-bool is_general(const negcos_options& o, const negcos_batch& batch) {
-    if (o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) return false;
-    return o.objective != NEGCOS_OBJECTIVE_SOFTMAX || o.direction != NEGCOS_DIRECTION_QUERY_TO_DOCUMENT ||
-           o.exclude != 0 || o.margin != 0 || o.label_smoothing != 0 || o.hardness != 0 ||
-           o.false_negative_margin < std::numeric_limits<double>::infinity() || o.prefix_count > 0 ||
-           batch.hard_negatives.data || batch.positives || batch.log_probability || batch.weights;
-}
-
-double temperature_of(const negcos_options& o) {
-    return o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX ? 1 : o.temperature;
 }
 
 int32_t validate_options(const negcos_options& o) {

@@ -11,12 +11,6 @@
 
 namespace negcos {
 
-// Whether a call asks for more than the plain softmax over a query's candidates, or the published layer.
-bool is_general(const negcos_options& options, const negcos_batch& batch);
-
-// What similarities are divided by: in the published layer the temperature cancels.
-double temperature_of(const negcos_options& options);
-
 int32_t validate_options(const negcos_options& options);
 // The caller's own structs, which no output may lie over. NULL: the caller has none.
 struct Callers {

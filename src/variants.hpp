@@ -2,7 +2,7 @@
 //
 // Both engines for the general loss: whatever is not the plain softmax over cosines of whole rows. Between similarities
 // and gradients lie edge logits, exclusions and objectives; beside the documents, hard negatives; and nested prefixes
-// are levels of columns.
+// are prefixes of columns.
 #ifndef NEGCOS_VARIANTS_HPP
 #define NEGCOS_VARIANTS_HPP
 
@@ -13,7 +13,7 @@
 
 namespace negcos {
 
-// Engine 1: a sparse graph.
+// The gather: a sparse graph.
 template <class E>
 class GatherVariantEngine {
     using T = Working<E>;
@@ -35,15 +35,14 @@ private:
     Totals* task_totals_ = nullptr;
 };
 
-// Engine 2: the complete graph, or a dense sample of it.
+// Tiles: the complete graph, or a dense sample of it.
 template <class E>
 class TileVariantEngine {
     using T = Working<E>;
 
 public:
-    // sampled: nullptr for all documents as candidates.
-    TileVariantEngine(const Problem<E>& problem, Pairs* sampled, const KernelTable<E>& kernels)
-        : problem_(problem), sampled_(sampled), kernels_(kernels) {}
+    TileVariantEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
+        : problem_(problem), pairs_(pairs), kernels_(kernels) {}
 
     void reserve(Arena& arena, int64_t workers);
     bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
@@ -52,10 +51,10 @@ private:
     bool walk(Parallel& parallel, bool small, bool sums, bool gradients);
 
     const Problem<E>& problem_;
-    Pairs* sampled_;
+    Pairs& pairs_;
     const KernelTable<E>& kernels_;
     TileVariants<E> work_;
-    TileLevel<E> tiles_[kMostPrefixes];
+    TilePrefix<E> tiles_[kMostPrefixes];
     Tiles<E> counting_;  // as tile_counts() wants it
     int64_t scratch_size_ = 0;
     T* scratch_ = nullptr;

@@ -21,7 +21,7 @@ includes() { grep -nE '^ *# *include' "$@" /dev/null; }
 
 includes src/*.?pp capi/*.cpp include/negcos/* | grep -E 'xsimd|immintrin|arm_neon' |
     none "xsimd and intrinsics belong in src/kernel"
-includes src/kernel/*.hpp | grep -vE '<xsimd/xsimd.hpp>|<(math|stdint|stddef|string)\.h>|<(immintrin|arm_neon).h>|"kernel/|"kernels.hpp"' |
+includes src/kernel/*.hpp | grep -vE '<xsimd/xsimd.hpp>|<(math|stdint|stddef|string)\.h>|<(immintrin|arm_neon).h>|"kernel/|"(element|work|kernels).hpp"' |
     none "src/kernel includes xsimd, C headers and its siblings alone"
 for file in src/kernel/*.hpp; do
     grep -q '^namespace {$' "$file" || echo "$file" | none "a kernel header keeps to an anonymous namespace"

@@ -88,8 +88,8 @@ void find_similarities(const negcos::GatherQueries<E>& t, const Logits<T>& logit
     for (int64_t k = 0; k < n; ++k) e.inverse[k] = t.documents.inverse[e.document[k]];
     for (int64_t k = 0; k < n; ++k) e.similarity[k] = e.similarity[k] * own_inverse * e.inverse[k];
     if (t.positives) t.positives[i] = e.similarity[0];
-    if (t.logits.data) {
-        E* out = t.logits.data + i * t.logits.stride;
+    if (t.outputs.logits.data) {
+        E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
         if (n != slots)
             for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
         for (int64_t k = 0; k < n; ++k) out[e.slot[k]] = to_element<E>(logits.factor * e.similarity[k]);
@@ -108,7 +108,7 @@ void find_weights(const negcos::GatherQueries<E>& t, const Logits<T>& logits, in
         exp_negatives(static_cast<const T*>(e.similarity) + 1, n - 1, logits, e.top, positive, e.weight + 1);
     const double gap = static_cast<double>(e.top) - static_cast<double>(own);
     const double own_exp = static_cast<double>(exp_one((own - e.top) * logits.size));
-    const double share = t.loss.row_weight / (own_exp + negatives.sum);
+    const double share = t.terms.row_weight / (own_exp + negatives.sum);
     // sum of d loss / d z times the similarity, the positive's part as minus the sum of the others'
     totals.grad_scale.add(static_cast<double>(logits.sign) * share * (negatives.moment + negatives.sum * gap));
     row_losses.add(i, gap * logits.exact_size, own_exp, negatives.sum, totals);
@@ -137,7 +137,7 @@ void query_gradient(const negcos::GatherQueries<E>& t, const Logits<T>& logits, 
     const double inverse = static_cast<double>(t.queries.inverse[i]);
     finish_gradient(static_cast<const T*>(total), t.queries.data + i * t.queries.stride, t.queries.rescale[i],
                     inverse * inverse * static_cast<double>(t.queries.project[i]), t.queries.inverse[i], logits.factor,
-                    t.queries.rescale[i], t.dim, t.grad_queries.data + i * t.grad_queries.stride);
+                    t.queries.rescale[i], t.dim, t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
 }
 
 // Queries taken together: as many as have their rows in half of a small first-level cache. Each pass over one query is
@@ -168,16 +168,16 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, int64_t begi
         edges[g] = QueryEdges<T>(total + width + g * QueryEdges<T>::kLists * list, list);
         for (int64_t k = 0; k < slots; ++k) edges[g].slot[k] = static_cast<int32_t>(k);
     }
-    const Logits<T> logits(t.loss.factor);
+    const Logits<T> logits(t.terms.factor);
     negcos::Totals totals;
-    RowLosses<E> row_losses(t.losses, t.hit_probability);
+    RowLosses<E> row_losses(t.outputs.losses, t.outputs.hit_probability);
     memset(query, 0, sizeof(T) * static_cast<size_t>(width));
     for (int64_t i = begin; i < end; i += together) {
         const int64_t count = end - i < together ? end - i : together;
         for (int64_t g = 0; g < count; ++g) find_similarities<kRescaled>(t, logits, i + g, query, edges[g]);
         if (!t.softmax) continue;
         for (int64_t g = 0; g < count; ++g) find_weights(t, logits, i + g, edges[g], row_losses, totals);
-        if (!t.grad_queries.data) continue;
+        if (!t.outputs.grad_queries.data) continue;
         for (int64_t g = 0; g < count; ++g) query_gradient<kRescaled>(t, logits, i + g, edges[g], total);
     }
     row_losses.flush(totals);
@@ -262,26 +262,27 @@ negcos::Totals batch_softmax(const negcos::BatchSoftmax<E>& t) noexcept {
     using T = Working<E>;
     negcos::Totals totals;
     if (t.batch == 0) return totals;
-    const Logits<T> logits(t.factor);
+    const Logits<T> logits(t.terms.factor);
     const T top = largest_signed(t.similarity, t.batch, logits, kAbsent<T>);
     const double batch = static_cast<double>(t.batch);
     const NegativeSums all = exp_negatives(t.similarity, t.batch, logits, top, t.similarity[0], t.scratch);
     alignas(64) double lanes[8] = {all.sum - 1, 0, 0, 0, 0, 0, 0, 0}, ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     store(static_cast<double*>(lanes),
           log_of_sum(load(static_cast<const double*>(ones)), load(static_cast<const double*>(lanes))));
-    const double row_weight = t.mean ? 1.0 / batch : 1.0;
     double weights = 0;
-    for (int64_t i = 0; t.weights && i < t.batch; ++i) weights += t.weights[i];
+    for (int64_t i = 0; t.terms.weights && i < t.batch; ++i) weights += t.terms.weights[i];
     for (int64_t i = 0; i < t.batch; ++i) {
         const double p = static_cast<double>(t.scratch[i]) / all.sum;
         const double gap = (static_cast<double>(top) - static_cast<double>(logits.sign * t.similarity[i]));
         const double loss = gap * logits.exact_size + lanes[0];
-        const double weight = t.weights ? t.weights[i] : 1.0;
-        const double slope = t.weights ? (weights * p - weight) / t.total_weight : row_weight * (batch * p - 1.0);
+        const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
+        const double slope =
+            t.terms.weights ? (weights * p - weight) / t.terms.total_weight : t.terms.row_weight * (batch * p - 1.0);
         totals.loss.add(weight == 0 ? 0 : weight * loss);
         totals.grad_scale.add(slope * static_cast<double>(t.similarity[i]));
-        if (t.losses.data) t.losses.data[i * t.losses.stride] = to_element<E>(loss);
-        if (t.hit_probability.data) t.hit_probability.data[i * t.hit_probability.stride] = to_element<E>(p);
+        if (t.outputs.losses.data) t.outputs.losses.data[i * t.outputs.losses.stride] = to_element<E>(loss);
+        if (t.outputs.hit_probability.data)
+            t.outputs.hit_probability.data[i * t.outputs.hit_probability.stride] = to_element<E>(p);
         if (t.edges) t.edges[i] = static_cast<T>(slope);
     }
     return totals;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Engine 1's inner loops for the general loss: as gather.hpp, with edge logits in between (edges.hpp), hard negatives
-// at the end of each query's list, and nested prefixes as levels of columns.
+// at the end of each query's list, and nested prefixes as prefixes of columns.
 #ifndef NEGCOS_KERNEL_GATHER_VARIANTS_HPP
 #define NEGCOS_KERNEL_GATHER_VARIANTS_HPP
 
@@ -10,33 +10,33 @@
 
 namespace {
 
-using negcos::Level;
 using negcos::LossTerms;
+using negcos::Prefix;
 
-// One query and its candidates: the positive, the negatives that are left, the hard negatives. A list for each level of
-// similarities and weights.
+// One query and its candidates: the positive, the negatives that are left, the hard negatives. A list for each prefix
+// of similarities and weights.
 template <class T>
 struct VariantQuery {
     T* similarity;
     T* weight;
-    T* ratio;  // both rows' ratios to the level before; of several levels alone
+    T* ratio;  // both rows' ratios to the prefix before; of several prefixes alone
     T* coefficient;
     T* correction;
-    double* moment;  // of each level: sum of weights times similarities
+    double* moment;  // of each prefix: sum of weights times similarities
     int32_t* row;    // of documents, then of hard negatives
     int32_t* slot;
     int64_t stride, documents = 0, count = 0, dropped = 0;
 
     static int64_t list(int64_t slots) { return pad_lanes<T>(slots + kLanes<T>); }
-    static int64_t size(int64_t slots, int64_t levels) {
-        return (3 * levels + 4) * list(slots) + pad_lanes<T>(2 * levels);
+    static int64_t size(int64_t slots, int64_t prefixes) {
+        return (3 * prefixes + 4) * list(slots) + pad_lanes<T>(2 * prefixes);
     }
     VariantQuery() = default;
-    VariantQuery(T* lists, int64_t slots, int64_t levels)
+    VariantQuery(T* lists, int64_t slots, int64_t prefixes)
         : similarity(lists),
-          weight(similarity + levels * list(slots)),
-          ratio(weight + levels * list(slots)),
-          coefficient(ratio + levels * list(slots)),
+          weight(similarity + prefixes * list(slots)),
+          ratio(weight + prefixes * list(slots)),
+          coefficient(ratio + prefixes * list(slots)),
           correction(coefficient + list(slots)),
           moment(reinterpret_cast<double*>(correction + 3 * list(slots))),
           row(reinterpret_cast<int32_t*>(correction + list(slots))),
@@ -76,11 +76,11 @@ void list_variant_candidates(const negcos::GatherVariants<E>& t, int64_t i, Vari
     }
 }
 
-// similarity[k] = that of the level before times the ratios + query . row * inverses.
+// similarity[k] = that of the prefix before times the ratios + query . row * inverses.
 template <bool kRescaled, class E, class T>
-void level_similarities(const negcos::Rows<E>& rows, const negcos::Rows<E>& queries, int64_t i, int64_t dim,
-                        const T* query, const int32_t* index, int64_t n, const T* before, T* ratios, T* dots,
-                        T* similarity) {
+void prefix_similarities(const negcos::Rows<E>& rows, const negcos::Rows<E>& queries, int64_t i, int64_t dim,
+                         const T* query, const int32_t* index, int64_t n, const T* before, T* ratios, T* dots,
+                         T* similarity) {
     for (int64_t k = 0; k < n; k += 4) {
         const E* four[4];
         T rescale[4] = {1, 1, 1, 1};
@@ -102,21 +102,21 @@ void level_similarities(const negcos::Rows<E>& rows, const negcos::Rows<E>& quer
 template <bool kRescaled, class E, class T>
 void find_variant_similarities(const negcos::GatherVariants<E>& t, int64_t i, T* query, VariantQuery<T>& e) {
     list_variant_candidates(t, i, e);
-    for (int64_t p = 0; p < t.level_count; ++p) {
-        const Level<E>& level = t.levels[p];
+    for (int64_t p = 0; p < t.prefix_count; ++p) {
+        const Prefix<E>& prefix = t.prefixes[p];
         T* similarity = e.similarity + p * e.stride;
         const T* before = p > 0 ? similarity - e.stride : nullptr;
-        load_query<kRescaled>(level.queries, i, level.dim, query);
+        load_query<kRescaled>(prefix.queries, i, prefix.dim, query);
         T* ratio = e.ratio + p * e.stride;
-        level_similarities<kRescaled>(level.documents, level.queries, i, level.dim, static_cast<const T*>(query), e.row,
-                                      e.documents, before, ratio, e.coefficient, similarity);
+        prefix_similarities<kRescaled>(prefix.documents, prefix.queries, i, prefix.dim, static_cast<const T*>(query),
+                                       e.row, e.documents, before, ratio, e.coefficient, similarity);
         if (const int64_t d = e.documents; e.count > d)
-            level_similarities<kRescaled>(level.hard, level.queries, i, level.dim, static_cast<const T*>(query),
-                                          e.row + d, e.count - d, before ? before + d : nullptr, ratio + d,
-                                          e.coefficient, similarity + d);
+            prefix_similarities<kRescaled>(prefix.hard, prefix.queries, i, prefix.dim, static_cast<const T*>(query),
+                                           e.row + d, e.count - d, before ? before + d : nullptr, ratio + d,
+                                           e.coefficient, similarity + d);
     }
     // Whole lanes from the first negative on.
-    for (int64_t p = 0; p < t.level_count; ++p)
+    for (int64_t p = 0; p < t.prefix_count; ++p)
         for (int64_t k = e.count; k < 1 + pad_lanes<T>(e.count - 1); ++k) e.similarity[p * e.stride + k] = kAbsent<T>;
 }
 
@@ -124,7 +124,7 @@ template <class E, class T>
 void write_logits(const negcos::GatherVariants<E>& t, int64_t i, const EdgeLogits<T>& l, const T* similarity,
                   const VariantQuery<T>& e) {
     const int64_t slots = t.candidates.slots() + t.terms.hard;
-    E* out = t.logits.data + i * t.logits.stride;
+    E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
     for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
     out[0] = to_element<E>(l.positive);
     for (int64_t k = 1; k < e.count; ++k)
@@ -141,8 +141,8 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
     const int64_t n = e.count, negatives = n - 1;
     const T* correction = terms.correction ? e.correction + 1 : nullptr;
     double loss = 0;
-    for (int64_t p = 0; p < t.level_count; ++p) {
-        const Level<E>& level = t.levels[p];
+    for (int64_t p = 0; p < t.prefix_count; ++p) {
+        const Prefix<E>& prefix = t.prefixes[p];
         const T* similarity = e.similarity + p * e.stride;
         T* weight = e.weight + p * e.stride;
         const EdgeLogits<T> l(terms, similarity[0], terms.correction ? e.correction[0] : T(0));
@@ -151,14 +151,14 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
                           : top_of(terms, l.positive, largest_logit(kind, similarity + 1, correction, negatives, l));
         const T* const once = nullptr;
         const EdgeSums sums = sum_edges(kind, similarity + 1, correction, once, negatives, l, top);
-        const ClosedRow<T> row = close_row(terms, l, top, sums, level.weight * own_weight / terms.total_weight);
+        const ClosedRow<T> row = close_row(terms, l, top, sums, prefix.weight * own_weight / terms.total_weight);
         weigh_edges(kind, similarity + 1, correction, once, negatives, l, row.edges, weight + 1);
         weight[0] = static_cast<T>(row.positive);
         e.moment[p] = row.moment;
-        loss += level.weight * row.loss;
+        loss += prefix.weight * row.loss;
         if (own_weight != 0) totals.grad_scale.add(row.grad_scale);
         if (own_weight != 0) totals.grad_bias.add(row.total);
-        if (p + 1 == t.level_count) {
+        if (p + 1 == t.prefix_count) {
             // Drawn as its own negative, the positive outranks nobody.
             int64_t rank = static_cast<int64_t>(sums.rank);
             for (int64_t k = 1; k < e.documents; ++k)
@@ -167,41 +167,41 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
             totals.rank_zero += rank == 0;
             totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
             totals.excluded += e.dropped + static_cast<int64_t>(sums.dropped);
-            if (t.logits.data) write_logits(t, i, l, similarity, e);
+            if (t.outputs.logits.data) write_logits(t, i, l, similarity, e);
         }
     }
     totals.loss.add(own_weight == 0 ? 0 : own_weight * loss);
     writer.add(i, loss);
     if (own_weight == 0)  // also where it met NaN
-        for (int64_t p = 0; p < t.level_count; ++p)
+        for (int64_t p = 0; p < t.prefix_count; ++p)
             memset(e.weight + p * e.stride, 0, sizeof(T) * static_cast<size_t>(n));
 }
 
-// From the weights in each level's loss, in place, to those in the gradient of each level's columns; and the records of
-// the edges for the other side's gradients.
+// From the weights in each prefix's loss, in place, to those in the gradient of each prefix's columns; and the records
+// of the edges for the other side's gradients.
 template <class E, class T>
 void link_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e) {
-    const int64_t levels = t.level_count, slots = t.candidates.slots(), record = negcos::edge_record(levels);
+    const int64_t prefixes = t.prefix_count, slots = t.candidates.slots(), record = negcos::edge_record(prefixes);
     T* const edges = t.edges ? t.edges + i * slots * record : nullptr;
     T* const hard_edges = t.hard_edges ? t.hard_edges + i * t.terms.hard * record : nullptr;
     if (edges && e.documents != slots) memset(edges, 0, sizeof(T) * static_cast<size_t>(slots * record));
-    for (int64_t p = levels - 1; p >= 0; --p) {
+    for (int64_t p = prefixes - 1; p >= 0; --p) {
         const T *similarity = e.similarity + p * e.stride, *ratio = e.ratio + (p + 1) * e.stride;
         T* weight = e.weight + p * e.stride;
-        if (levels > 1) {
+        if (prefixes > 1) {
             for (int64_t k = 0; edges && k < e.documents; ++k)
-                edges[e.slot[k] * record + levels + p] = weight[k] == 0 ? 0 : weight[k] * similarity[k];
+                edges[e.slot[k] * record + prefixes + p] = weight[k] == 0 ? 0 : weight[k] * similarity[k];
             for (int64_t k = e.documents; hard_edges && k < e.count; ++k)
-                hard_edges[(k - e.documents) * record + levels + p] = weight[k] == 0 ? 0 : weight[k] * similarity[k];
+                hard_edges[(k - e.documents) * record + prefixes + p] = weight[k] == 0 ? 0 : weight[k] * similarity[k];
         }
-        if (levels > 1 && t.levels[p].dead) {
-            const T live = t.levels[p].queries.live[i];
-            for (int64_t k = 0; k < e.documents; ++k) weight[k] *= live * t.levels[p].documents.live[e.row[k]];
-            for (int64_t k = e.documents; k < e.count; ++k) weight[k] *= live * t.levels[p].hard.live[e.row[k]];
+        if (prefixes > 1 && t.prefixes[p].dead) {
+            const T live = t.prefixes[p].queries.live[i];
+            for (int64_t k = 0; k < e.documents; ++k) weight[k] *= live * t.prefixes[p].documents.live[e.row[k]];
+            for (int64_t k = e.documents; k < e.count; ++k) weight[k] *= live * t.prefixes[p].hard.live[e.row[k]];
         }
-        if (p + 1 < levels)
+        if (p + 1 < prefixes)
             for (int64_t k = 0; k < e.count; ++k) weight[k] += weight[e.stride + k] * ratio[k];
-        const T inverse = t.levels[p].queries.inverse[i];
+        const T inverse = t.prefixes[p].queries.inverse[i];
         for (int64_t k = 0; edges && k < e.documents; ++k)
             edges[e.slot[k] * record + p] = weight[k] == 0 ? 0 : weight[k] * inverse;
         for (int64_t k = e.documents; hard_edges && k < e.count; ++k)
@@ -215,78 +215,78 @@ void clear_rest(E* gradient, int64_t from, int64_t dim) {
     for (int64_t c = from; c < dim; ++c) gradient[c] = to_element<E>(Working<E>(0));
 }
 
-// The gradient of one row from the totals of all levels, level after level at `total` (each padded to whole lanes), and
-// with prefixes each level's sum of weights times similarities.
+// The gradient of one row from the totals of all prefixes, prefix after prefix at `total` (each padded to whole lanes),
+// and with prefixes each prefix's sum of weights times similarities.
 template <class E, class T>
-void finish_levels(const Level<E>* levels, int64_t level_count, negcos::Rows<E> Level<E>::*side, int64_t i, int64_t dim,
-                   const T* total, const double* moment, T factor, E* gradient) {
+void finish_prefixes(const Prefix<E>* prefixes, int64_t prefix_count, negcos::Rows<E> Prefix<E>::*side, int64_t i,
+                     int64_t dim, const T* total, const double* moment, T factor, E* gradient) {
     int64_t column = 0, at = 0;
-    for (int64_t p = 0; p < level_count; ++p) column += levels[p].dim, at += pad_lanes<T>(levels[p].dim);
+    for (int64_t p = 0; p < prefix_count; ++p) column += prefixes[p].dim, at += pad_lanes<T>(prefixes[p].dim);
     clear_rest(gradient, column, dim);
     double along = 0;
-    for (int64_t p = level_count - 1; p >= 0; --p) {
-        const negcos::Rows<E>& rows = levels[p].*side;
+    for (int64_t p = prefix_count - 1; p >= 0; --p) {
+        const negcos::Rows<E>& rows = prefixes[p].*side;
         const E* row = rows.data + i * rows.stride;
         const T inverse = rows.inverse[i], rescale = rows.rescale[i];
         const double inv = static_cast<double>(inverse), project = static_cast<double>(rows.project[i]);
-        column -= levels[p].dim;
-        at -= pad_lanes<T>(levels[p].dim);
-        if (level_count == 1) {
-            finish_gradient(total, row, rescale, inv * inv * project, inverse, factor, rescale, levels[p].dim,
+        column -= prefixes[p].dim;
+        at -= pad_lanes<T>(prefixes[p].dim);
+        if (prefix_count == 1) {
+            finish_gradient(total, row, rescale, inv * inv * project, inverse, factor, rescale, prefixes[p].dim,
                             gradient);
             return;
         }
         along += moment[p] * project;
-        store_gradient(total + at, row, rescale, static_cast<T>(-along * inv), inverse, factor, rescale, levels[p].dim,
-                       gradient + column);
+        store_gradient(total + at, row, rescale, static_cast<T>(-along * inv), inverse, factor, rescale,
+                       prefixes[p].dim, gradient + column);
         const double ratio = static_cast<double>(rows.ratio[i]);
         along *= ratio * ratio;
     }
 }
 
 template <class E>
-int64_t padded_columns(const Level<E>* levels, int64_t level_count) {
+int64_t padded_columns(const Prefix<E>* prefixes, int64_t prefix_count) {
     int64_t columns = 0;
-    for (int64_t p = 0; p < level_count; ++p) columns += pad_lanes<Working<E>>(levels[p].dim);
+    for (int64_t p = 0; p < prefix_count; ++p) columns += pad_lanes<Working<E>>(prefixes[p].dim);
     return columns;
 }
 
 template <bool kRescaled, class E, class T>
 void variant_query_gradient(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e, T* total) {
     if (t.terms.weights && t.terms.weights[i] == 0)
-        return clear_rest(t.grad_queries.data + i * t.grad_queries.stride, 0, t.dim);
-    memset(total, 0, sizeof(T) * static_cast<size_t>(padded_columns(t.levels, t.level_count)));
+        return clear_rest(t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride, 0, t.dim);
+    memset(total, 0, sizeof(T) * static_cast<size_t>(padded_columns(t.prefixes, t.prefix_count)));
     const int64_t hard = e.count - e.documents;
-    int64_t at = padded_columns(t.levels, t.level_count);
-    for (int64_t p = t.level_count - 1; p >= 0; --p) {
-        const Level<E>& level = t.levels[p];
+    int64_t at = padded_columns(t.prefixes, t.prefix_count);
+    for (int64_t p = t.prefix_count - 1; p >= 0; --p) {
+        const Prefix<E>& prefix = t.prefixes[p];
         const T* weight = e.weight + p * e.stride;
-        at -= pad_lanes<T>(level.dim);
-        for (int64_t k = 0; k < e.documents; ++k) e.coefficient[k] = weight[k] * level.documents.inverse[e.row[k]];
-        for (int64_t k = e.documents; k < e.count; ++k) e.coefficient[k] = weight[k] * level.hard.inverse[e.row[k]];
-        accumulate<kRescaled>(total + at, level.documents, level.dim, e.row, e.coefficient, e.documents);
+        at -= pad_lanes<T>(prefix.dim);
+        for (int64_t k = 0; k < e.documents; ++k) e.coefficient[k] = weight[k] * prefix.documents.inverse[e.row[k]];
+        for (int64_t k = e.documents; k < e.count; ++k) e.coefficient[k] = weight[k] * prefix.hard.inverse[e.row[k]];
+        accumulate<kRescaled>(total + at, prefix.documents, prefix.dim, e.row, e.coefficient, e.documents);
         if (hard > 0)
-            accumulate<kRescaled>(total + at, level.hard, level.dim, e.row + e.documents, e.coefficient + e.documents,
+            accumulate<kRescaled>(total + at, prefix.hard, prefix.dim, e.row + e.documents, e.coefficient + e.documents,
                                   hard);
     }
-    finish_levels(t.levels, t.level_count, &Level<E>::queries, i, t.dim, static_cast<const T*>(total), e.moment,
-                  static_cast<T>(t.terms.factor), t.grad_queries.data + i * t.grad_queries.stride);
+    finish_prefixes(t.prefixes, t.prefix_count, &Prefix<E>::queries, i, t.dim, static_cast<const T*>(total), e.moment,
+                    static_cast<T>(t.terms.factor), t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
 }
 
 template <class E>
-int64_t variant_scratch(const Level<E>* levels, int64_t level_count, int64_t dim, int64_t slots) noexcept {
+int64_t variant_scratch(const Prefix<E>* prefixes, int64_t prefix_count, int64_t dim, int64_t slots) noexcept {
     using T = Working<E>;
-    const int64_t columns = padded_columns(levels, level_count);
-    const int64_t forward = 2 * columns + queries_together<E>(dim, slots) * VariantQuery<T>::size(slots, level_count);
+    const int64_t columns = padded_columns(prefixes, prefix_count);
+    const int64_t forward = 2 * columns + queries_together<E>(dim, slots) * VariantQuery<T>::size(slots, prefix_count);
     const int64_t backward =
-        columns + (negcos::edge_record(level_count) + 4) * kIncomingEdges + pad_lanes<T>(2 * level_count);
+        columns + (negcos::edge_record(prefix_count) + 4) * kIncomingEdges + pad_lanes<T>(2 * prefix_count);
     return forward > backward ? forward : backward;
 }
 
 template <class E>
-bool any_rescaled(const Level<E>* levels, int64_t level_count) {
-    for (int64_t p = 0; p < level_count; ++p)
-        if (levels[p].queries.rescaled || levels[p].documents.rescaled || levels[p].hard.rescaled) return true;
+bool any_rescaled(const Prefix<E>* prefixes, int64_t prefix_count) {
+    for (int64_t p = 0; p < prefix_count; ++p)
+        if (prefixes[p].queries.rescaled || prefixes[p].documents.rescaled || prefixes[p].hard.rescaled) return true;
     return false;
 }
 
@@ -294,20 +294,20 @@ template <bool kRescaled, class E>
 negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t slots = t.candidates.slots() + t.terms.hard, together = queries_together<E>(t.dim, slots);
-    const int64_t columns = padded_columns(t.levels, t.level_count);
+    const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
     T *query = scratch, *total = query + columns, *lists = total + columns;
     VariantQuery<T> edges[kMostTogether];
     for (int64_t g = 0; g < together; ++g)
-        edges[g] = VariantQuery<T>(lists + g * VariantQuery<T>::size(slots, t.level_count), slots, t.level_count);
+        edges[g] = VariantQuery<T>(lists + g * VariantQuery<T>::size(slots, t.prefix_count), slots, t.prefix_count);
     negcos::Totals totals;
-    LossWriter<E> writer(t.losses, t.hit_probability);
+    LossWriter<E> writer(t.outputs.losses, t.outputs.hit_probability);
     for (int64_t i = begin; i < end; i += together) {
         const int64_t count = end - i < together ? end - i : together;
         for (int64_t g = 0; g < count; ++g) find_variant_similarities<kRescaled>(t, i + g, query, edges[g]);
         for (int64_t g = 0; g < count; ++g) find_variant_weights(t, i + g, edges[g], writer, totals);
-        if (t.edges || t.hard_edges || t.grad_queries.data)
+        if (t.edges || t.hard_edges || t.outputs.grad_queries.data)
             for (int64_t g = 0; g < count; ++g) link_variant_weights(t, i + g, edges[g]);
-        if (!t.grad_queries.data) continue;
+        if (!t.outputs.grad_queries.data) continue;
         for (int64_t g = 0; g < count; ++g) variant_query_gradient<kRescaled>(t, i + g, edges[g], total);
     }
     writer.flush();
@@ -317,8 +317,8 @@ negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t be
 template <class E>
 negcos::Totals variant_queries(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end,
                                Working<E>* scratch) noexcept {
-    return any_rescaled(t.levels, t.level_count) ? variant_queries_of<true>(t, begin, end, scratch)
-                                                 : variant_queries_of<false>(t, begin, end, scratch);
+    return any_rescaled(t.prefixes, t.prefix_count) ? variant_queries_of<true>(t, begin, end, scratch)
+                                                    : variant_queries_of<false>(t, begin, end, scratch);
 }
 
 // What was dropped has weight 0, and must not meet a NaN in its query. Returns the edges that are left.
@@ -341,8 +341,8 @@ int64_t without_dropped(int32_t* source, T* coefficient, int64_t n, int64_t reco
 template <bool kRescaled, class E>
 void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
     using T = Working<E>;
-    const int64_t levels = t.level_count, columns = padded_columns(t.levels, levels);
-    const int64_t record = negcos::edge_record(levels);
+    const int64_t prefixes = t.prefix_count, columns = padded_columns(t.prefixes, prefixes);
+    const int64_t record = negcos::edge_record(prefixes);
     const bool drops = t.terms.same_document.group || t.terms.same_query.group || t.terms.weights ||
                        t.terms.false_negative_margin <= kLargestNumber<double>;
     T *total = scratch, *coefficient = total + columns;
@@ -351,33 +351,34 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int
     double* moment = reinterpret_cast<double*>(source + kIncomingEdges);
     for (int64_t j = begin; j < end; ++j) {
         memset(total, 0, sizeof(T) * static_cast<size_t>(columns));
-        for (int64_t p = 0; p < levels; ++p) moment[p] = 0;
+        for (int64_t p = 0; p < prefixes; ++p) moment[p] = 0;
         IncomingWalk walk(t.incoming, j);
         while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
-            for (int64_t k = 0; k < n && levels > 1; ++k) __builtin_prefetch(t.edges + edge[k] * record);
+            for (int64_t k = 0; k < n && prefixes > 1; ++k) __builtin_prefetch(t.edges + edge[k] * record);
             for (int64_t k = 0; k < n; ++k)
                 for (int64_t p = 0; p < record; ++p)
                     coefficient[p * kIncomingEdges + k] = t.edges[edge[k] * record + p];
             const int64_t kept = drops ? without_dropped(source, coefficient, n, record) : n;
-            for (int64_t p = levels; p < record; ++p) {
+            for (int64_t p = prefixes; p < record; ++p) {
                 T* products = coefficient + p * kIncomingEdges;
                 for (int64_t k = kept; k < pad_lanes<T>(kept); ++k) products[k] = 0;
                 Lanes<T> total = broadcast(T(0));
                 for (int64_t k = 0; k < kept; k += kLanes<T>) total = total + load(static_cast<const T*>(products) + k);
-                moment[p - levels] += static_cast<double>(sum(total));
+                moment[p - prefixes] += static_cast<double>(sum(total));
             }
-            for (int64_t p = 0, at = 0; p < levels; at += pad_lanes<T>(t.levels[p++].dim))
-                accumulate<kRescaled>(total + at, t.levels[p].queries, t.levels[p].dim, source,
+            for (int64_t p = 0, at = 0; p < prefixes; at += pad_lanes<T>(t.prefixes[p++].dim))
+                accumulate<kRescaled>(total + at, t.prefixes[p].queries, t.prefixes[p].dim, source,
                                       coefficient + p * kIncomingEdges, kept);
         }
-        finish_levels(t.levels, levels, &Level<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
-                      static_cast<T>(t.terms.factor), t.grad_documents.data + j * t.grad_documents.stride);
+        finish_prefixes(t.prefixes, prefixes, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
+                        static_cast<T>(t.terms.factor),
+                        t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride);
     }
 }
 
 template <class E>
 void variant_documents(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
-    if (any_rescaled(t.levels, t.level_count))
+    if (any_rescaled(t.prefixes, t.prefix_count))
         variant_documents_of<true>(t, begin, end, scratch);
     else
         variant_documents_of<false>(t, begin, end, scratch);
@@ -387,9 +388,9 @@ void variant_documents(const negcos::GatherVariants<E>& t, int64_t begin, int64_
 template <class E>
 void hard_gradient(const negcos::HardNegatives<E>& t, int64_t begin, int64_t end, Working<E>* total) noexcept {
     using T = Working<E>;
-    const int64_t columns = padded_columns(t.levels, t.level_count);
+    const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
     double* moment = reinterpret_cast<double*>(total + columns);
-    const int64_t record = negcos::edge_record(t.level_count);
+    const int64_t record = negcos::edge_record(t.prefix_count);
     for (int64_t row = begin * t.hard; row < end * t.hard; ++row) {
         const int64_t i = row / t.hard;
         const T* edge = t.edges + row * record;
@@ -399,16 +400,16 @@ void hard_gradient(const negcos::HardNegatives<E>& t, int64_t begin, int64_t end
             clear_rest(t.gradient.data + row * t.gradient.stride, 0, t.dim);
             continue;
         }
-        for (int64_t p = 0, at = 0; p < t.level_count; at += pad_lanes<T>(t.levels[p++].dim)) {
-            const Level<E>& level = t.levels[p];
-            load_query<true>(level.queries, i, level.dim, total + at);
-            const Lanes<T> w = broadcast(edge[p] * level.queries.inverse[i]);
-            for (int64_t c = 0; c < level.dim; c += kLanes<T>)
+        for (int64_t p = 0, at = 0; p < t.prefix_count; at += pad_lanes<T>(t.prefixes[p++].dim)) {
+            const Prefix<E>& prefix = t.prefixes[p];
+            load_query<true>(prefix.queries, i, prefix.dim, total + at);
+            const Lanes<T> w = broadcast(edge[p] * prefix.queries.inverse[i]);
+            for (int64_t c = 0; c < prefix.dim; c += kLanes<T>)
                 store(total + at + c, load(static_cast<const T*>(total) + at + c) * w);
-            moment[p] = t.level_count > 1 ? static_cast<double>(edge[t.level_count + p]) : 0;
+            moment[p] = t.prefix_count > 1 ? static_cast<double>(edge[t.prefix_count + p]) : 0;
         }
-        finish_levels(t.levels, t.level_count, &Level<E>::hard, row, t.dim, static_cast<const T*>(total), moment,
-                      static_cast<T>(t.factor), t.gradient.data + row * t.gradient.stride);
+        finish_prefixes(t.prefixes, t.prefix_count, &Prefix<E>::hard, row, t.dim, static_cast<const T*>(total), moment,
+                        static_cast<T>(t.factor), t.gradient.data + row * t.gradient.stride);
     }
 }
 

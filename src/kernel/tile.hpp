@@ -221,7 +221,7 @@ template <class E>
 void tile_logits(const negcos::Tiles<E>& t, int64_t query, const Working<E>* scores, int64_t begin, int64_t n,
                  Working<E> factor) {
     using T = Working<E>;
-    E* out = t.logits.data + query * t.logits.stride;
+    E* out = t.outputs.logits.data + query * t.outputs.logits.stride;
     const int32_t* negatives = t.candidates.negatives + query * t.candidates.row_stride;
     if (begin == 0) out[0] = to_element<E>(factor * t.positives[query]);
     for (int64_t k = 0; k < t.candidates.rounds; ++k) {
@@ -241,7 +241,7 @@ void tile_top(const negcos::Tiles<E>& t, int64_t first, int64_t r, int64_t chunk
     using T = Working<E>;
     T* scores = scores_of(t, chunk) + r * t.score_stride;
     const T absent = logits.sign * kAbsent<T>;
-    if (t.logits.data) tile_logits(t, first + r, static_cast<const T*>(scores), begin, n, logits.factor);
+    if (t.outputs.logits.data) tile_logits(t, first + r, static_cast<const T*>(scores), begin, n, logits.factor);
     if (t.counts) {
         const T* counts = t.counts + (scores - t.scores);
         for (int64_t k = 0; k < n; k += kLanes<T>)
@@ -285,7 +285,7 @@ constexpr int64_t kSoftmaxRows = 16;
 template <class E>
 void tile_scores(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_t chunk, Working<E>*) noexcept {
     using T = Working<E>;
-    const Logits<T> logits(t.loss.factor);
+    const Logits<T> logits(t.terms.factor);
     const int64_t begin = chunk * t.chunk;
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
     multiply_scores(t, first, count, begin, pad_lanes<T>(n) / kLanes<T>, scores_of(t, chunk), t.score_stride);
@@ -296,7 +296,7 @@ void tile_scores(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_
         for (int64_t k = r; k < last; ++k) tile_top(t, first, k, chunk, begin, n, logits);
         for (int64_t k = r; k < last; ++k) tile_exp(t, first, k, chunk, begin, n, logits);
     }
-    if (t.grad_queries.data)
+    if (t.outputs.grad_queries.data)
         multiply<Left::kStepsTogether>(Product<T>{
             scores_of(t, chunk), t.score_stride, t.document_units + begin * t.stride, kLanes<T>, t.stride,
             t.partial + chunk * t.block * t.stride, t.stride, kLanes<T>, count, t.width / kLanes<T>, n, false});
@@ -306,9 +306,9 @@ void tile_scores(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_
 template <class E>
 negcos::Totals tile_combine(const negcos::Tiles<E>& t, int64_t first, int64_t count, Working<E>* scratch) noexcept {
     using T = Working<E>;
-    const Logits<T> logits(t.loss.factor);
+    const Logits<T> logits(t.terms.factor);
     negcos::Totals totals;
-    RowLosses<E> row_losses(t.losses, t.hit_probability);
+    RowLosses<E> row_losses(t.outputs.losses, t.outputs.hit_probability);
     for (int64_t r = 0; r < count; ++r) {
         const int64_t at = r * t.chunks;
         const T own = logits.sign * t.positives[first + r];
@@ -338,7 +338,7 @@ negcos::Totals tile_combine(const negcos::Tiles<E>& t, int64_t first, int64_t co
 
         const double gap = static_cast<double>(top) - static_cast<double>(own);
         const double own_exp = static_cast<double>(exp_one((own - top) * logits.size));
-        const double share = t.loss.row_weight / (own_exp + negatives.sum);
+        const double share = t.terms.row_weight / (own_exp + negatives.sum);
         totals.grad_scale.add(static_cast<double>(logits.sign) * share * (negatives.moment + negatives.sum * gap));
         totals.rank_zero += rank == 0;
         totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
@@ -385,7 +385,7 @@ template <class E>
 void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, int64_t begin, int64_t end,
                          Working<E>* scratch) noexcept {
     using T = Working<E>;
-    const T factor = static_cast<T>(t.loss.factor);
+    const T factor = static_cast<T>(t.terms.factor);
     for (int64_t r = begin; r < end; ++r) {
         const int64_t i = first + r;
         const Lanes<T> positive = broadcast(t.positive_weight[r]);
@@ -398,18 +398,19 @@ void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, int64_t begin
         }
         finish_gradient(static_cast<const T*>(scratch), t.query_units + i * t.stride, T(1),
                         static_cast<double>(t.queries.project[i]), t.queries.inverse[i], factor, t.queries.rescale[i],
-                        t.dim, t.grad_queries.data + i * t.grad_queries.stride);
+                        t.dim, t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
     }
 }
 
 template <class E>
 void tile_finish_documents(const negcos::Tiles<E>& t, int64_t begin, int64_t end) noexcept {
     using T = Working<E>;
-    const T factor = static_cast<T>(t.loss.factor);
+    const T factor = static_cast<T>(t.terms.factor);
     for (int64_t j = begin; j < end; ++j)
         finish_gradient(static_cast<const T*>(t.document_sums) + j * t.stride, t.document_units + j * t.stride, T(1),
                         static_cast<double>(t.documents.project[j]), t.documents.inverse[j], factor,
-                        t.documents.rescale[j], t.dim, t.grad_documents.data + j * t.grad_documents.stride);
+                        t.documents.rescale[j], t.dim,
+                        t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride);
 }
 
 template <class T>

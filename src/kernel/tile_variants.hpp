@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Engine 2's inner loops for the general loss: the products of tile.hpp, with edge logits (edges.hpp) between the
-// scores and the gradients, nested prefixes as levels of columns, hard negatives beside the documents, and softmaxes
+// scores and the gradients, nested prefixes as prefixes of columns, hard negatives beside the documents, and softmaxes
 // over columns for both directions.
 #ifndef NEGCOS_KERNEL_TILE_VARIANTS_HPP
 #define NEGCOS_KERNEL_TILE_VARIANTS_HPP
@@ -12,11 +12,11 @@
 namespace {
 
 using negcos::RowEnd;
-using negcos::TileLevel;
+using negcos::TilePrefix;
 using negcos::TileVariants;
 
 template <class E>
-Working<E>* scores_of(const TileVariants<E>& t, const TileLevel<E>& tile, int64_t chunk) {
+Working<E>* scores_of(const TileVariants<E>& t, const TilePrefix<E>& tile, int64_t chunk) {
     return tile.scores + chunk * t.block * t.score_stride;
 }
 
@@ -56,30 +56,30 @@ void variant_positives(const TileVariants<E>& t, int64_t begin, int64_t end, Wor
     T *const scores = scratch, *const units = scores + kLanes<T> + padded;
     for (int64_t i = begin; i < end; ++i) {
         const int64_t own = t.candidates.positive(i), group = own / kLanes<T> * kLanes<T>;
-        for (int64_t p = 0; p < t.level_count; ++p) {
-            const TileLevel<E>& tile = t.tiles[p];
-            const Level<E>& level = t.levels[p];
+        for (int64_t p = 0; p < t.prefix_count; ++p) {
+            const TilePrefix<E>& tile = t.tiles[p];
+            const Prefix<E>& prefix = t.prefixes[p];
             const T* query = tile.query_units + i * tile.stride;
             if (p > 0) {
                 const T before = t.tiles[p - 1].positives[i];
-                store(scores, broadcast(before * (level.queries.ratio[i] * level.documents.ratio[own])));
+                store(scores, broadcast(before * (prefix.queries.ratio[i] * prefix.documents.ratio[own])));
             }
             multiply_units(query, tile.stride, static_cast<const T*>(tile.panels) + group * tile.width, tile.width,
-                           level.dim, 1, 1, scores, kLanes<T>, p > 0);
+                           prefix.dim, 1, 1, scores, kLanes<T>, p > 0);
             const bool broken = tile.broken[i] != 0;
             tile.positives[i] = broken ? kNan<T> : scores[own - group];
             if (hard == 0) continue;
 
-            negcos::Rows<E> rows = level.hard;
+            negcos::Rows<E> rows = prefix.hard;
             rows.data += i * hard * rows.stride;
             rows.inverse += i * hard;
             rows.rescale += i * hard;
             T *const panels = units + hard * tile.stride, *const row = scores + kLanes<T>;
-            tile_pack(rows, level.dim, units, panels, 0, hard);
+            tile_pack(rows, prefix.dim, units, panels, 0, hard);
             T* similarity = t.hard_similarities + (p * t.batch() + i) * hard;
             for (int64_t h = 0; h < hard && p > 0; ++h)
-                row[h] = similarity[h - t.batch() * hard] * (level.queries.ratio[i] * level.hard.ratio[i * hard + h]);
-            multiply_units(query, tile.stride, static_cast<const T*>(panels), tile.width, level.dim, 1,
+                row[h] = similarity[h - t.batch() * hard] * (prefix.queries.ratio[i] * prefix.hard.ratio[i * hard + h]);
+            multiply_units(query, tile.stride, static_cast<const T*>(panels), tile.width, prefix.dim, 1,
                            padded / kLanes<T>, row, padded, p > 0);
             for (int64_t h = 0; h < hard; ++h) similarity[h] = broken ? kNan<T> : row[h];
         }
@@ -134,7 +134,7 @@ template <class E>
 void variant_logits(const TileVariants<E>& t, int64_t i, const EdgeLogits<Working<E>>& l, int64_t begin, int64_t n,
                     const Working<E>* scores) {
     using T = Working<E>;
-    E* out = t.logits.data + i * t.logits.stride;
+    E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
     const int32_t* negatives = t.candidates.negatives + i * t.candidates.row_stride;
     if (begin == 0) out[0] = to_element<E>(l.positive);
     for (int64_t r = 0; r < t.candidates.rounds; ++r) {
@@ -145,7 +145,7 @@ void variant_logits(const TileVariants<E>& t, int64_t i, const EdgeLogits<Workin
             out[1 + r] = to_element<E>(kAbsent<T>);
     }
     if (begin > 0 || t.terms.hard == 0) return;
-    const T* hard = t.hard_similarities + ((t.level_count - 1) * t.batch() + i) * t.terms.hard;
+    const T* hard = t.hard_similarities + ((t.prefix_count - 1) * t.batch() + i) * t.terms.hard;
     for (int64_t h = 0; h < t.terms.hard; ++h)
         out[t.candidates.slots() + h] = to_element<E>(logit_one(hard[h], T(0), l));
 }
@@ -154,7 +154,7 @@ void variant_logits(const TileVariants<E>& t, int64_t i, const EdgeLogits<Workin
 template <class E>
 void sum_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk, double dropped) {
     using T = Working<E>;
-    const TileLevel<E>& tile = t.tiles[p];
+    const TilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), at = r * t.chunks + chunk;
     const T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
     const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
@@ -171,7 +171,7 @@ void sum_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t 
         sums.rank -= static_cast<double>(counts[own]);
     tile.chunk_top[at] = top;
     tile.chunk_sums[at] = sums;
-    if (t.logits.data && p + 1 == t.level_count) variant_logits(t, i, l, begin, n, scores);
+    if (t.outputs.logits.data && p + 1 == t.prefix_count) variant_logits(t, i, l, begin, n, scores);
 }
 
 // Logits of documents' softmaxes: those of a vector of columns.
@@ -194,7 +194,7 @@ struct ColumnLogits {
 template <EdgeKind kKind, class E>
 void sum_columns(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count, int64_t chunk) {
     using T = Working<E>;
-    const TileLevel<E>& tile = t.tiles[p];
+    const TilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
     const T* scores = scores_of(t, tile, chunk);
     const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
@@ -239,7 +239,7 @@ template <class E>
 void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count, int64_t chunk, Working<E> top,
               Working<E>* scratch) {
     using T = Working<E>;
-    const TileLevel<E>& tile = t.tiles[p];
+    const TilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
     T *const sums = scratch, *const moments = sums + t.chunk;
     memset(scratch, 0, sizeof(T) * static_cast<size_t>(2 * t.chunk));
@@ -281,41 +281,41 @@ void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count,
     }
 }
 
-// The similarities of a block of queries and one chunk of documents, at all levels; -Inf where there is no edge. And
+// The similarities of a block of queries and one chunk of documents, at all prefixes; -Inf where there is no edge. And
 // what they sum up to, unless that is known from a first walk.
 template <class E>
 void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int64_t chunk, bool sums,
                     Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
-    for (int64_t p = 0; p < t.level_count; ++p) {
-        const TileLevel<E>& tile = t.tiles[p];
-        const Level<E>& level = t.levels[p];
+    for (int64_t p = 0; p < t.prefix_count; ++p) {
+        const TilePrefix<E>& tile = t.tiles[p];
+        const Prefix<E>& prefix = t.prefixes[p];
         T* scores = scores_of(t, tile, chunk);
         if (p > 0) {
             const T* before = scores_of(t, t.tiles[p - 1], chunk);
             for (int64_t r = 0; r < count; ++r) {
-                const Lanes<T> ratio = broadcast(level.queries.ratio[first + r]);
+                const Lanes<T> ratio = broadcast(prefix.queries.ratio[first + r]);
                 for (int64_t k = 0; k < padded; k += kLanes<T>)
                     store(scores + r * t.score_stride + k,
                           load(before + r * t.score_stride + k) *
-                              (ratio * load(static_cast<const T*>(level.documents.ratio) + begin + k)));
+                              (ratio * load(static_cast<const T*>(prefix.documents.ratio) + begin + k)));
             }
         }
         multiply_units<T>(tile.query_units + first * tile.stride, tile.stride, tile.panels + begin * tile.width,
-                          tile.width, level.dim, count, padded / kLanes<T>, scores, t.score_stride, p > 0);
+                          tile.width, prefix.dim, count, padded / kLanes<T>, scores, t.score_stride, p > 0);
     }
-    for (int64_t p = 0; p < t.level_count; ++p)
+    for (int64_t p = 0; p < t.prefix_count; ++p)
         for (int64_t r = 0; r < count; ++r)
             if (t.tiles[p].broken[first + r] != 0)
                 for (int64_t k = 0; k < n; ++k) scores_of(t, t.tiles[p], chunk)[r * t.score_stride + k] = kNan<T>;
     const T top = t.both ? common_top(t.terms) : T(0);
-    for (int64_t p = 0; p < t.level_count; ++p) {
+    for (int64_t p = 0; p < t.prefix_count; ++p) {
         if (sums && top > 0) {
             sum_both(t, p, first, count, chunk, top, scratch);
             continue;
         }
-        const TileLevel<E>& tile = t.tiles[p];
+        const TilePrefix<E>& tile = t.tiles[p];
         T* scores = scores_of(t, tile, chunk);
         const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
         for (int64_t r = 0; r < count; ++r) {
@@ -333,7 +333,7 @@ void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int6
 template <class E>
 double share_of(const TileVariants<E>& t, int64_t p, int64_t i) {
     const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
-    return (t.both ? 0.5 : 1.0) * t.levels[p].weight * weight / t.terms.total_weight;
+    return (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * weight / t.terms.total_weight;
 }
 
 // A weight of 0 takes a query out of the total and the gradients, whatever it has met.
@@ -347,10 +347,10 @@ template <class E>
 void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Working<E>* scratch, RowEnd& end) {
     using T = Working<E>;
     const LossTerms<T>& terms = t.terms;
-    const TileLevel<E>& tile = t.tiles[p];
+    const TilePrefix<E>& tile = t.tiles[p];
     const int64_t at = r * t.chunks, hard = terms.hard, edge = (p * t.batch() + i) * hard;
     const EdgeKind kind = kind_of(terms);
-    const bool sigmoid = kind == EdgeKind::sigmoid, last = p + 1 == t.level_count;
+    const bool sigmoid = kind == EdgeKind::sigmoid, last = p + 1 == t.prefix_count;
     T *scale = scratch, *list = scale + pad_lanes<T>(t.chunks + kLanes<T>);
     const EdgeLogits<T> l(terms, tile.positives[i], positive_correction(t, i));
     for (int64_t h = 0; h < hard; ++h) list[h] = t.hard_similarities[edge + h];
@@ -390,7 +390,7 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
     tile.query_share[i] = row.edges.share;
     tile.query_smooth[i] = row.edges.smooth;
     tile.positive_weight[i] = static_cast<T>(row.positive);
-    end.loss += (t.both ? 0.5 : 1.0) * t.levels[p].weight * row.loss;
+    end.loss += (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * row.loss;
     end.grad_scale += row.grad_scale;
     end.grad_bias += row.total;
     if (last) {
@@ -400,22 +400,22 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
     if (hard == 0) return;
     weigh_edges(kind, similarity, none, none, hard, l, row.edges, list);
     if (takes_no_part(t, i)) memset(list, 0, sizeof(T) * static_cast<size_t>(hard));
-    const int64_t levels = t.level_count, record = negcos::edge_record(levels);
+    const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
     for (int64_t h = 0; h < hard; ++h) {
         T* out = t.hard_edges + (i * hard + h) * record;
         out[p] = list[h];
-        if (levels == 1) continue;
-        out[levels + p] = list[h] == 0 ? 0 : list[h] * t.hard_similarities[edge + h];
-        out[p] *= t.levels[p].queries.live[i] * t.levels[p].hard.live[i * hard + h];
+        if (prefixes == 1) continue;
+        out[prefixes + p] = list[h] == 0 ? 0 : list[h] * t.hard_similarities[edge + h];
+        out[p] *= t.prefixes[p].queries.live[i] * t.prefixes[p].hard.live[i * hard + h];
     }
 }
 
-// From the weights in each level's loss to those in the gradient of each level's columns.
+// From the weights in each prefix's loss to those in the gradient of each prefix's columns.
 template <class E>
 void link_hard_edges(const TileVariants<E>& t, int64_t i) {
-    const int64_t record = negcos::edge_record(t.level_count);
-    for (int64_t p = t.level_count - 2; p >= 0; --p) {
-        const Level<E>& next = t.levels[p + 1];
+    const int64_t record = negcos::edge_record(t.prefix_count);
+    for (int64_t p = t.prefix_count - 2; p >= 0; --p) {
+        const Prefix<E>& next = t.prefixes[p + 1];
         for (int64_t row = i * t.terms.hard; row < (i + 1) * t.terms.hard; ++row) {
             Working<E>* out = t.hard_edges + row * record + p;
             out[0] += out[1] * (next.queries.ratio[i] * next.hard.ratio[row]);
@@ -428,7 +428,7 @@ void variant_close_queries(const TileVariants<E>& t, int64_t first, int64_t begi
                            Working<E>* scratch) noexcept {
     for (int64_t r = begin; r < end; ++r) {
         RowEnd sum;
-        for (int64_t p = 0; p < t.level_count; ++p) close_query(t, p, first + r, r, scratch, sum);
+        for (int64_t p = 0; p < t.prefix_count; ++p) close_query(t, p, first + r, r, scratch, sum);
         link_hard_edges(t, first + r);
         t.queries[first + r] = sum;
     }
@@ -439,8 +439,8 @@ void variant_close_documents(const TileVariants<E>& t, int64_t begin, int64_t en
     using T = Working<E>;
     for (int64_t j = begin; j < end; ++j) {
         RowEnd sum;
-        for (int64_t p = 0; p < t.level_count; ++p) {
-            const TileLevel<E>& tile = t.tiles[p];
+        for (int64_t p = 0; p < t.prefix_count; ++p) {
+            const TilePrefix<E>& tile = t.tiles[p];
             const EdgeSums& sums = tile.document_sums[j];
             const EdgeLogits<T> l(t.terms, tile.positives[j], T(0));
             const T negatives = tile.document_top[j], common = common_top(t.terms);
@@ -456,9 +456,9 @@ void variant_close_documents(const TileVariants<E>& t, int64_t begin, int64_t en
             tile.document_share[j] = row.edges.share;
             tile.document_smooth[j] = row.edges.smooth;
             tile.positive_weight[j] += static_cast<T>(row.positive);
-            sum.loss += 0.5 * t.levels[p].weight * row.loss;
+            sum.loss += 0.5 * t.prefixes[p].weight * row.loss;
             sum.grad_scale += row.grad_scale;
-            if (p + 1 == t.level_count) sum.excluded = static_cast<int64_t>(sums.dropped);
+            if (p + 1 == t.prefix_count) sum.excluded = static_cast<int64_t>(sums.dropped);
         }
         t.documents[j] = sum;
     }
@@ -468,7 +468,7 @@ void variant_close_documents(const TileVariants<E>& t, int64_t begin, int64_t en
 template <class E>
 void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk) {
     using T = Working<E>;
-    const TileLevel<E>& tile = t.tiles[p];
+    const TilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
     T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
     const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
@@ -514,26 +514,26 @@ void variant_weights(const TileVariants<E>& t, int64_t first, int64_t count, int
                      Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
-    for (int64_t p = 0; p < t.level_count; ++p) {
-        const TileLevel<E>& tile = t.tiles[p];
-        const Level<E>& level = t.levels[p];
+    for (int64_t p = 0; p < t.prefix_count; ++p) {
+        const TilePrefix<E>& tile = t.tiles[p];
+        const Prefix<E>& prefix = t.prefixes[p];
         T *const panel = scores_of(t, tile, chunk), *const columns = scratch, *const before = columns + t.chunk;
-        for (int64_t k = 0; k < padded && t.level_count > 1; ++k) columns[k] = 0;
+        for (int64_t k = 0; k < padded && t.prefix_count > 1; ++k) columns[k] = 0;
         for (int64_t r = 0; r < count; ++r) {
             const int64_t i = first + r, own = t.candidates.positive(i) - begin;
             T* row = panel + r * t.score_stride;
             if (!t.both && takes_no_part(t, i)) {
                 memset(row, 0, sizeof(T) * static_cast<size_t>(padded));
-                if (t.level_count > 1) tile.chunk_moment[r * t.chunks + chunk] = 0;
+                if (t.prefix_count > 1) tile.chunk_moment[r * t.chunks + chunk] = 0;
                 continue;
             }
-            if (t.level_count > 1) memcpy(before, row, sizeof(T) * static_cast<size_t>(padded));
+            if (t.prefix_count > 1) memcpy(before, row, sizeof(T) * static_cast<size_t>(padded));
             weigh_row(t, p, i, r, chunk);
             if (own >= 0 && own < n) row[own] += tile.positive_weight[i];
-            if (t.level_count == 1) continue;
+            if (t.prefix_count == 1) continue;
             if (own >= 0 && own < n) before[own] = tile.positives[i];
             const Lanes<T> zero = broadcast(T(0)), absent = broadcast(kAbsent<T>),
-                           live = broadcast(level.queries.live[i]);
+                           live = broadcast(prefix.queries.live[i]);
             Lanes<T> moment = zero;
             for (int64_t k = 0; k < padded; k += kLanes<T>) {
                 const Lanes<T> s = load(static_cast<const T*>(before) + k), w = load(static_cast<const T*>(row) + k);
@@ -541,21 +541,21 @@ void variant_weights(const TileVariants<E>& t, int64_t first, int64_t count, int
                 moment = moment + part;
                 store(columns + k, load(static_cast<const T*>(columns) + k) + part);
                 // Beyond the last document there is no `live`, and no weight.
-                const Lanes<T> column_live = load(static_cast<const T*>(level.documents.live) + begin + k);
+                const Lanes<T> column_live = load(static_cast<const T*>(prefix.documents.live) + begin + k);
                 store(row + k, select_less_equal(s, absent, zero, w * live * column_live));
             }
             tile.chunk_moment[r * t.chunks + chunk] = static_cast<double>(sum(moment));
         }
-        for (int64_t k = 0; k < n && t.level_count > 1; ++k) {
+        for (int64_t k = 0; k < n && t.prefix_count > 1; ++k) {
             double& sum = tile.document_moment[begin + k];
             sum = (first > 0 ? sum : 0) + static_cast<double>(columns[k]);
         }
     }
-    for (int64_t p = t.level_count - 1; p >= 0; --p) {
-        const TileLevel<E>& tile = t.tiles[p];
+    for (int64_t p = t.prefix_count - 1; p >= 0; --p) {
+        const TilePrefix<E>& tile = t.tiles[p];
         T* const panel = scores_of(t, tile, chunk);
-        if (p + 1 < t.level_count) {
-            const Level<E>& next = t.levels[p + 1];
+        if (p + 1 < t.prefix_count) {
+            const Prefix<E>& next = t.prefixes[p + 1];
             const T* const above = scores_of(t, t.tiles[p + 1], chunk);
             for (int64_t r = 0; r < count; ++r) {
                 const Lanes<T> ratio = broadcast(next.queries.ratio[first + r]);
@@ -569,11 +569,11 @@ void variant_weights(const TileVariants<E>& t, int64_t first, int64_t count, int
             }
         }
         const int64_t vectors = tile.width / kLanes<T>;
-        if (t.grad_queries.data)
+        if (t.outputs.grad_queries.data)
             multiply<Left::kStepsTogether>(Product<T>{
                 panel, t.score_stride, tile.document_units + begin * tile.stride, kLanes<T>, tile.stride,
                 tile.partial + chunk * t.block * tile.stride, tile.stride, kLanes<T>, count, vectors, n, false});
-        if (t.grad_documents.data)
+        if (t.outputs.grad_documents.data)
             multiply<Left::kRowsTogether>(Product<T>{panel, t.score_stride, tile.query_units + first * tile.stride,
                                                      kLanes<T>, tile.stride, tile.gradient_sums + begin * tile.stride,
                                                      tile.stride, kLanes<T>, n, vectors, count, first > 0});
@@ -586,23 +586,23 @@ template <class E>
 void variant_finish_queries(const TileVariants<E>& t, int64_t first, int64_t begin, int64_t end,
                             Working<E>* scratch) noexcept {
     using T = Working<E>;
-    const int64_t columns = padded_columns(t.levels, t.level_count), hard = t.terms.hard;
-    const int64_t levels = t.level_count, record = negcos::edge_record(levels);
+    const int64_t columns = padded_columns(t.prefixes, t.prefix_count), hard = t.terms.hard;
+    const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
     T *total = scratch, *coefficient = total + columns;
     int32_t* row = reinterpret_cast<int32_t*>(coefficient + pad_lanes<T>(hard));
     double* moment = reinterpret_cast<double*>(row + pad_lanes<float>(hard));
     for (int64_t r = begin; r < end; ++r) {
         const int64_t i = first + r;
         if (!t.both && takes_no_part(t, i)) {
-            clear_rest(t.grad_queries.data + i * t.grad_queries.stride, 0, t.dim);
+            clear_rest(t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride, 0, t.dim);
             continue;
         }
         for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h);
         int64_t at = columns;
-        for (int64_t p = t.level_count - 1; p >= 0; --p) {
-            const TileLevel<E>& tile = t.tiles[p];
-            const Level<E>& level = t.levels[p];
-            at -= pad_lanes<T>(level.dim);
+        for (int64_t p = t.prefix_count - 1; p >= 0; --p) {
+            const TilePrefix<E>& tile = t.tiles[p];
+            const Prefix<E>& prefix = t.prefixes[p];
+            at -= pad_lanes<T>(prefix.dim);
             for (int64_t c = 0; c < tile.width; c += kLanes<T>) {
                 Lanes<T> sum = broadcast(T(0));
                 for (int64_t k = 0; k < t.chunks; ++k)
@@ -610,34 +610,36 @@ void variant_finish_queries(const TileVariants<E>& t, int64_t first, int64_t beg
                 store(total + at + c, sum);
             }
             double sum = 0;
-            for (int64_t k = 0; k < t.chunks && levels > 1; ++k) sum += tile.chunk_moment[r * t.chunks + k];
+            for (int64_t k = 0; k < t.chunks && prefixes > 1; ++k) sum += tile.chunk_moment[r * t.chunks + k];
             for (int64_t h = 0; h < hard; ++h) {
                 const T* edge = t.hard_edges + (i * hard + h) * record;
-                coefficient[h] = edge[p] * level.hard.inverse[row[h]];
-                if (levels > 1) sum += static_cast<double>(edge[levels + p]);
+                coefficient[h] = edge[p] * prefix.hard.inverse[row[h]];
+                if (prefixes > 1) sum += static_cast<double>(edge[prefixes + p]);
             }
             moment[p] = sum;
-            if (hard > 0) accumulate<true>(total + at, level.hard, level.dim, row, coefficient, hard);
+            if (hard > 0) accumulate<true>(total + at, prefix.hard, prefix.dim, row, coefficient, hard);
         }
-        finish_levels(t.levels, t.level_count, &Level<E>::queries, i, t.dim, static_cast<const T*>(total), moment,
-                      static_cast<T>(t.terms.factor), t.grad_queries.data + i * t.grad_queries.stride);
+        finish_prefixes(t.prefixes, t.prefix_count, &Prefix<E>::queries, i, t.dim, static_cast<const T*>(total), moment,
+                        static_cast<T>(t.terms.factor),
+                        t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
     }
 }
 
 template <class E>
 void variant_finish_documents(const TileVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
     using T = Working<E>;
-    const int64_t columns = padded_columns(t.levels, t.level_count);
+    const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
     T* total = scratch;
     double* moment = reinterpret_cast<double*>(total + columns);
     for (int64_t j = begin; j < end; ++j) {
-        for (int64_t p = 0, at = 0; p < t.level_count; at += t.tiles[p++].width) {
-            const TileLevel<E>& tile = t.tiles[p];
+        for (int64_t p = 0, at = 0; p < t.prefix_count; at += t.tiles[p++].width) {
+            const TilePrefix<E>& tile = t.tiles[p];
             memcpy(total + at, tile.gradient_sums + j * tile.stride, sizeof(T) * static_cast<size_t>(tile.width));
-            moment[p] = t.level_count > 1 ? tile.document_moment[j] : 0;
+            moment[p] = t.prefix_count > 1 ? tile.document_moment[j] : 0;
         }
-        finish_levels(t.levels, t.level_count, &Level<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
-                      static_cast<T>(t.terms.factor), t.grad_documents.data + j * t.grad_documents.stride);
+        finish_prefixes(t.prefixes, t.prefix_count, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total),
+                        moment, static_cast<T>(t.terms.factor),
+                        t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride);
     }
 }
 
@@ -645,7 +647,7 @@ void variant_finish_documents(const TileVariants<E>& t, int64_t begin, int64_t e
 template <class E>
 negcos::Totals variant_totals(const TileVariants<E>& t) noexcept {
     negcos::Totals totals;
-    LossWriter<E> writer(t.losses, t.hit_probability);
+    LossWriter<E> writer(t.outputs.losses, t.outputs.hit_probability);
     for (int64_t i = 0; i < t.batch(); ++i) {
         RowEnd end = t.queries[i];
         if (t.both) {
@@ -667,16 +669,16 @@ negcos::Totals variant_totals(const TileVariants<E>& t) noexcept {
 }
 
 template <class E>
-int64_t tile_variant_scratch(const Level<E>* levels, int64_t level_count, int64_t chunk, int64_t chunks,
+int64_t tile_variant_scratch(const Prefix<E>* prefixes, int64_t prefix_count, int64_t chunk, int64_t chunks,
                              int64_t hard) noexcept {
     using T = Working<E>;
     const int64_t rows =
-        padded_columns(levels, level_count) + 4 * pad_lanes<T>(hard + kLanes<T>) + pad_lanes<T>(2 * level_count);
+        padded_columns(prefixes, prefix_count) + 4 * pad_lanes<T>(hard + kLanes<T>) + pad_lanes<T>(2 * prefix_count);
     const int64_t close = pad_lanes<T>(chunks + kLanes<T>) + pad_lanes<T>(hard + kLanes<T>);
     int64_t most = 2 * chunk;
-    for (int64_t p = 0; p < level_count; ++p) {
+    for (int64_t p = 0; p < prefix_count; ++p) {
         const int64_t packed =
-            hard * negcos::odd_lines<T>(levels[p].dim) + pad_lanes<T>(hard) * pad_lanes<T>(levels[p].dim);
+            hard * negcos::odd_lines<T>(prefixes[p].dim) + pad_lanes<T>(hard) * pad_lanes<T>(prefixes[p].dim);
         if (most < packed + kLanes<T> + pad_lanes<T>(hard)) most = packed + kLanes<T> + pad_lanes<T>(hard);
     }
     if (most < rows) most = rows;

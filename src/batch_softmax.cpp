@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "batch_softmax.hpp"
+
+namespace negcos {
+
+template <class E>
+void BatchSoftmaxEngine<E>::reserve(Arena& arena, int64_t workers) {
+    const Problem<E>& problem = problem_;
+    const int64_t batch = problem.queries().count, slots = pairs_.slots();
+    pairs_.reserve(arena, workers, false);
+    positives_.reserve(arena, workers, problem.outputs.grad_documents.data);
+    similarity_ = arena.take<T>(batch);
+    exps_ = arena.take<T>(pad_lanes<T>(batch));
+    slopes_ = problem.gradients() ? arena.take<T>(batch) : nullptr;
+    start_ = problem.positives ? arena.take<int64_t>(batch + 1) : nullptr;
+    edge_ = problem.positives ? arena.take<Edge>(batch) : nullptr;
+    rows_per_task_ = rows_per_task(saturated_product(slots, problem.dim));
+    scratch_size_ = kernels_.gather_scratch(problem.dim, slots);
+    scratch_ = arena.take<T>(scratch_size_ * workers);
+}
+
+// Seen from a query, the one edge leads to its positive; its slot is the whole index of the edge.
+template <class E>
+Incoming BatchSoftmaxEngine<E>::documents_of_queries() {
+    const int64_t batch = problem_.queries().count;
+    Incoming incoming;
+    incoming.direct = batch;
+    if (!problem_.positives) return incoming;
+    for (int64_t i = 0; i <= batch; ++i) start_[i] = i;
+    for (int64_t i = 0; i < batch; ++i)
+        edge_[i] = {static_cast<int32_t>(problem_.positives[i]), static_cast<int32_t>(i)};
+    incoming.start = start_;
+    incoming.edge = edge_;
+    incoming.slots = 0;
+    return incoming;
+}
+
+template <class E>
+bool BatchSoftmaxEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
+    const Problem<E>& problem = problem_;
+    const Rows<E>&queries = problem.queries(), &documents = problem.documents();
+    const bool small = saturated_product(queries.count * pairs_.slots(), problem.dim) < kInlineWork;
+    const auto blocks = [&](int64_t rows, auto&& body) {
+        return for_each_block(parallel, rows, rows_per_task_, small, [&](int64_t begin, int64_t end, int64_t worker) {
+            body(begin, end, scratch_ + worker * scratch_size_);
+        });
+    };
+    if (!pairs_.build(parallel, kernels, small)) return false;
+
+    GatherQueries<E> similarities;
+    similarities.queries = queries;
+    similarities.documents = documents;
+    similarities.dim = problem.dim;
+    similarities.candidates = pairs_.candidates();
+    similarities.terms = problem.terms;
+    similarities.softmax = false;
+    similarities.positives = similarity_;
+    similarities.outputs.logits = problem.outputs.logits;
+    if (!blocks(queries.count, [&](int64_t begin, int64_t end, T* scratch) {
+            kernels_.gather_queries(similarities, begin, end, scratch);
+        }))
+        return false;
+
+    totals = kernels_.batch_softmax({queries.count, similarity_, problem.terms, slopes_, exps_, problem.outputs});
+
+    const auto gradient = [&](const Rows<E>& targets, const Rows<E>& sources, const Incoming& incoming,
+                              Output<E> output) {
+        if (!output.data) return true;
+        const GatherGradient<E> work{targets, sources, problem.dim, incoming, slopes_, problem.terms.factor, output};
+        return blocks(targets.count, [&](int64_t begin, int64_t end, T* scratch) {
+            kernels_.gather_gradient(work, begin, end, scratch);
+        });
+    };
+    return positives_.build(parallel, kernels, small) &&
+           gradient(queries, documents, documents_of_queries(), problem.outputs.grad_queries) &&
+           gradient(documents, queries, positives_.incoming(), problem.outputs.grad_documents);
+}
+
+template class BatchSoftmaxEngine<float>;
+template class BatchSoftmaxEngine<double>;
+template class BatchSoftmaxEngine<F16>;
+template class BatchSoftmaxEngine<BF16>;
+
+}  // namespace negcos

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Plain descriptions of work: what the walks hand to the kernels of whatever instruction set.
+#ifndef NEGCOS_WORK_HPP
+#define NEGCOS_WORK_HPP
+
+#include "element.hpp"
+
+namespace negcos {
+
+// Rows of a matrix and what is known of each: x stands for data row times `rescale`, a power of two that is 1 unless
+// the squared norm would overflow or vanish; `inverse` = 1 / max(|x|, floor), 0 for a zero row; `project` = 1 where
+// the norm is above the floor, so that the gradient has a projection term. For dot products inverse 1, project 0.
+template <class E>
+struct Rows {
+    using T = Working<E>;
+    const E* data = nullptr;
+    int64_t stride = 0;
+    int64_t count = 0;
+    T* inverse = nullptr;
+    T* project = nullptr;
+    T* rescale = nullptr;
+    bool rescaled = false;  // any rescale is not 1
+    // With nested prefixes: the norm of the prefix before over this one's, and 1 where this prefix is not all zero.
+    T* ratio = nullptr;
+    T* live = nullptr;
+};
+
+struct NormCounts {
+    int64_t zero = 0, rescaled = 0, broken = 0;  // broken: NaN or Inf in the row
+};
+
+// The positive of each query, and the negatives: row `negatives[i * row_stride + r * round_stride]` of the documents
+// for query i in round r, -1 = absent.
+struct Candidates {
+    const int32_t* negatives = nullptr;
+    int64_t row_stride = 0, round_stride = 0;
+    int64_t rounds = 0;
+    bool complete = true;                // none is absent
+    const int64_t* positives = nullptr;  // nullptr = row i
+    NEGCOS_INLINE int64_t positive(int64_t query) const { return positives ? positives[query] : query; }
+    NEGCOS_INLINE int64_t slots() const { return 1 + rounds; }  // edges per query, the positive first
+};
+
+struct Edge {
+    int32_t query, slot;
+};
+
+// The same edges seen from the other side: which queries have document j as a candidate, in a fixed order. Either
+// permutations, whose transpose is the inverse permutation of each round, or in general a sorted list of edges.
+struct Incoming {
+    int64_t direct = 0;                // j < direct: edge (query j, slot 0)
+    const int32_t* inverse = nullptr;  // rounds x stride: edge (query inverse[r * stride + j], slot 1 + r)
+    int64_t rounds = 0, stride = 0;
+    const int64_t* start = nullptr;  // count + 1: edges start[j] .. start[j + 1] of `edge`
+    const Edge* edge = nullptr;
+    int64_t slots = 1;
+};
+
+inline constexpr int64_t kMostPrefixes = 32;
+
+// Columns of all rows with the norms of everything up to their end. Without nested prefixes there is one prefix, all
+// columns; each prefix adds one to those before. A similarity of prefix p is then that of prefix p - 1 times both rows'
+// ratios plus a dot product over the columns of prefix p; and the weight of a pair in the gradient of prefix p's
+// columns is its weight in loss p plus that in the columns of prefix p + 1 times both rows' ratios.
+template <class E>
+struct Prefix {
+    Rows<E> queries, documents, hard;
+    int64_t dim = 0;
+    double weight = 1;  // of this prefix's loss
+    bool dead = false;  // some row is all zero up to here
+};
+
+// Documents that are no negatives of a query: those of its group, rising.
+struct Exclusion {
+    const int32_t* group = nullptr;  // of each query; nullptr = nothing is excluded
+    const int64_t* start = nullptr;  // of each group, and the end
+    const int32_t* document = nullptr;
+    const int32_t* group_of_document = nullptr;  // -1 = none; nullptr where a document is in several groups
+};
+
+// How the general loss turns similarities into logits and those into a loss; docs/losses.md has the formulas.
+template <class T>
+struct LossTerms {
+    enum class Objective { softmax, decoupled, sigmoid };
+    Objective objective = Objective::softmax;
+    double factor = 1;  // scale / temperature
+    double hardness = 0, margin = 0, smoothing = 0, bias = 0;
+    double false_negative_margin = 0;  // +Inf = off
+    bool bounded = false;              // similarities are cosines
+    bool light = false;                // no loss has a weight above 1 in the total
+    const T* correction = nullptr;     // M, padded: added to the logits of documents; nullptr = none
+    bool correct_positive = false;
+    Exclusion same_document, same_query;
+    const double* weights = nullptr;  // B; nullptr = 1 each
+    double total_weight = 1;          // what the sum of the losses is divided by
+    double row_weight = 1;            // 1 / total_weight
+    int64_t hard = 0;                 // hard negatives a query
+};
+
+// What a block of queries adds to the totals. Sums in double with the part that each addition rounds away kept beside.
+struct Sum {
+    double high = 0, low = 0;
+    NEGCOS_INLINE void add(double x) {
+        const double s = high + x, part = s - high;
+        low += (high - (s - part)) + (x - part);
+        high = s;
+    }
+    NEGCOS_INLINE void add(const Sum& other) {
+        add(other.high);
+        low += other.low;
+    }
+    // A sum that overflowed or met NaN has nothing to correct.
+    NEGCOS_INLINE double value() const { return high - high == 0 ? high + low : high; }
+};
+
+struct Totals {
+    Sum loss, grad_scale, grad_bias, reciprocal_rank;
+    int64_t rank_zero = 0, excluded = 0;
+    NEGCOS_INLINE void add(const Totals& other) {
+        loss.add(other.loss);
+        grad_scale.add(other.grad_scale);
+        grad_bias.add(other.grad_bias);
+        reciprocal_rank.add(other.reciprocal_rank);
+        rank_zero += other.rank_zero;
+        excluded += other.excluded;
+    }
+};
+
+// A caller's output matrix; data == nullptr when not asked for.
+template <class E>
+struct Output {
+    E* data = nullptr;
+    int64_t stride = 0;
+};
+
+// Every matrix that a call can be asked for.
+template <class E>
+struct Outputs {
+    Output<E> losses, hit_probability, logits, grad_queries, grad_documents, grad_hard_negatives;
+};
+
+// Engine 1, forward and the queries' gradient.
+template <class E>
+struct GatherQueries {
+    using T = Working<E>;
+    Rows<E> queries, documents;
+    int64_t dim = 0;
+    Candidates candidates;
+    LossTerms<T> terms;
+    bool softmax = true;     // false: similarities only, for BATCH_SOFTMAX
+    T* edges = nullptr;      // B x slots: d loss / d z of each edge; nullptr = not needed
+    T* positives = nullptr;  // B: similarity of each query and its positive; nullptr = not needed
+    Outputs<E> outputs;
+};
+
+// Engine 1, the gradient of rows from the edges that reach them: the documents' side.
+template <class E>
+struct GatherGradient {
+    using T = Working<E>;
+    Rows<E> targets, sources;
+    int64_t dim = 0;
+    Incoming incoming;
+    const T* edges = nullptr;
+    double factor = 1;
+    Output<E> gradient;
+};
+
+// The softmax of the positives over the batch, serial: from `similarity` (B) the losses and, in `edges` (B),
+// d loss / d z.
+template <class E>
+struct BatchSoftmax {
+    using T = Working<E>;
+    int64_t batch = 0;
+    const T* similarity = nullptr;  // B: of each query and its positive
+    LossTerms<T> terms;
+    T* edges = nullptr;
+    T* scratch = nullptr;  // B, padded
+    Outputs<E> outputs;
+};
+
+// Engine 2: every query against every document, a block of queries at a time against chunks of documents. All documents
+// are candidates once each, or, with `counts`, as often as they were sampled.
+template <class E>
+struct Tiles {
+    using T = Working<E>;
+    Rows<E> queries, documents;
+    int64_t dim = 0, width = 0, stride = 0;  // width = dim padded to lanes; rows here are `stride` apart
+    int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
+    LossTerms<T> terms;
+    bool gradients = false;
+    T* query_units = nullptr;        // B x stride: rows over their norms
+    T* document_units = nullptr;     // M x stride
+    T* panels = nullptr;             // the documents in groups of kVirtualLanes: group, column, document
+    T* scores = nullptr;             // chunks x block x score_stride: similarities, then exp of the logits
+    T* counts = nullptr;             // as `scores`: how often the document is a negative; nullptr = once each
+    Candidates candidates;           // what is counted
+    T* positives = nullptr;          // B: similarity of each query and its positive
+    T* chunk_top = nullptr;          // block x chunks: the largest signed similarity of the negatives
+    double* chunk_sum = nullptr;     // block x chunks: sum of exp, relative to chunk_top
+    double* chunk_moment = nullptr;  // block x chunks: sum of exp times (similarity - the positive's)
+    int64_t* chunk_rank = nullptr;   // block x chunks
+    T* chunk_weight = nullptr;       // block x chunks: exp(chunk_top - top) * row_weight / total
+    T* positive_weight = nullptr;    // block
+    T* partial = nullptr;            // chunks x block x stride: the queries' gradient by chunk
+    T* document_sums = nullptr;      // M x stride: the documents' gradient so far
+    Outputs<E> outputs;
+};
+
+// What the gradients need of an edge: for each prefix its weight in the gradient of that prefix's columns, then, if
+// there are several, its weight in each prefix's loss times its similarity there.
+NEGCOS_INLINE constexpr int64_t edge_record(int64_t prefix_count) {
+    return prefix_count == 1 ? 1 : 2 * prefix_count;
+}
+
+// The general loss in engine 1.
+template <class E>
+struct GatherVariants {
+    using T = Working<E>;
+    const Prefix<E>* prefixes = nullptr;
+    int64_t prefix_count = 1, dim = 0;
+    Candidates candidates;
+    LossTerms<T> terms;
+    T* edges = nullptr;       // B x slots records, the weights over the query's norms; nullptr = not needed
+    T* hard_edges = nullptr;  // B x hard records
+    Incoming incoming;
+    Outputs<E> outputs;
+    NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
+};
+
+// The gradient of hard negatives from the one edge that each has, in either engine.
+template <class E>
+struct HardNegatives {
+    using T = Working<E>;
+    const Prefix<E>* prefixes = nullptr;
+    int64_t prefix_count = 1, dim = 0, hard = 0;
+    double factor = 1;
+    const T* edges = nullptr;  // B x hard records
+    Output<E> gradient;
+};
+
+// Sums over a part of the negatives of one query; sums of exp are relative to their own top.
+struct EdgeSums {
+    double sum = 0;      // of exp(z - top), or of softplus(z + bias)
+    double slope = 0;    // of sigma(z + bias)
+    double moment = 0;   // of exp(z - top), or sigma, times (similarity - the positive's)
+    double spread = 0;   // of the positive's logit minus the negative's
+    double reach = 0;    // of (similarity - the positive's)
+    double kept = 0;     // negatives left
+    double rank = 0;     // those whose logit is not below the positive's
+    double dropped = 0;  // negatives that an exclusion or false_negative_margin took away
+};
+
+// One prefix of the general loss in engine 2.
+template <class E>
+struct TilePrefix {
+    using T = Working<E>;
+    int64_t width = 0, stride = 0;
+    T *query_units = nullptr, *document_units = nullptr, *panels = nullptr;  // as in Tiles
+    T* scores = nullptr;     // chunks x block x score_stride: similarities, -Inf = no negative, then weights
+    T* positives = nullptr;  // B: similarity of each query and its positive
+    T* broken = nullptr;     // B: 1 where a query has NaN or Inf up to here; such rows are 0 in units
+    // Of each query's softmax, and for both directions of each document's: see EdgeShare.
+    T *query_top = nullptr, *query_share = nullptr, *query_smooth = nullptr;
+    T *document_top = nullptr, *document_share = nullptr, *document_smooth = nullptr;
+    T* positive_weight = nullptr;       // B
+    EdgeSums* document_sums = nullptr;  // M, relative to document_top
+    T* chunk_top = nullptr;             // block x chunks
+    EdgeSums* chunk_sums = nullptr;     // block x chunks
+    // Of several prefixes alone: sums of weights times similarities, of queries by chunk (block x chunks) and of
+    // documents.
+    double *chunk_moment = nullptr, *document_moment = nullptr;
+    T* partial = nullptr;        // chunks x block x stride: the queries' gradient by chunk
+    T* gradient_sums = nullptr;  // M x stride: the documents' gradient so far
+};
+
+// What rows or columns add to the totals.
+struct RowEnd {
+    double loss = 0, grad_scale = 0, grad_bias = 0;
+    int64_t rank = 0, excluded = 0;
+};
+
+// The general loss in engine 2: scores of a block of queries against all chunks, their sums, then their weights in
+// place, then the gradients as products of weights and rows. For both directions a first walk over all blocks finds the
+// sums.
+template <class E>
+struct TileVariants {
+    using T = Working<E>;
+    const Prefix<E>* prefixes = nullptr;
+    const TilePrefix<E>* tiles = nullptr;
+    int64_t prefix_count = 1, dim = 0;
+    int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
+    Candidates candidates;
+    LossTerms<T> terms;
+    bool both = false;
+    const T* counts = nullptr;                              // as scores: how often the document is a negative
+    T *hard_similarities = nullptr, *hard_edges = nullptr;  // prefixes x B x hard; B x hard records
+    RowEnd *queries = nullptr, *documents = nullptr;        // B; M for both directions
+    Outputs<E> outputs;
+    NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
+    NEGCOS_INLINE int64_t document_count() const { return prefixes[0].documents.count; }
+};
+
+}  // namespace negcos
+
+#endif

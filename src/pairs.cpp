@@ -5,8 +5,6 @@
 #include <cstring>
 #include <utility>
 
-#include "sampling.hpp"
-
 namespace negcos {
 namespace {
 
@@ -21,9 +19,19 @@ int64_t round_stride(int64_t batch) {
 }
 
 // Samplings whose rounds are permutations of the queries.
-bool permutes(int32_t sampling) {
-    return sampling == NEGCOS_SAMPLING_SHUFFLE || sampling == NEGCOS_SAMPLING_DERANGEMENT ||
-           sampling == NEGCOS_SAMPLING_CYCLIC;
+bool permutes(Sampling sampling) {
+    switch (sampling) {
+        case Sampling::shuffle:
+        case Sampling::derangement:
+        case Sampling::cyclic:
+            return true;
+        case Sampling::uniform:
+        case Sampling::log_uniform:
+        case Sampling::given:
+        case Sampling::all:
+            break;
+    }
+    return false;
 }
 
 // to[i] = (i + shift) mod n.
@@ -40,18 +48,17 @@ Pairs::Pairs(int64_t batch, int64_t documents, const int64_t* positives) : batch
 
 Pairs::Pairs(const negcos_options& options, const int32_t* given, int64_t batch, int64_t documents,
              const int64_t* positives)
-    : batch_(batch), documents_(documents), sampling_(options.sampling), seed_(options.seed), step_(options.step) {
+    : batch_(batch), documents_(documents), sampling_{options.sampling}, seed_(options.seed), step_(options.step) {
     const int64_t rounds = options.rounds;
     // Drawn rounds lie one after another, given ones row by row.
-    candidates_ = sampling_ != NEGCOS_SAMPLING_GIVEN
-                      ? Candidates{nullptr, 1, round_stride(batch), rounds, true, positives}
-                      : Candidates{given, rounds, 1, rounds, false, positives};
+    candidates_ = sampling_ != Sampling::given ? Candidates{nullptr, 1, round_stride(batch), rounds, true, positives}
+                                               : Candidates{given, rounds, 1, rounds, false, positives};
 }
 
 void Pairs::reserve(Arena& arena, int64_t workers, bool transpose) {
     const int64_t rounds = candidates_.rounds, drawn = candidates_.round_stride * rounds;
-    if (sampling_ != NEGCOS_SAMPLING_GIVEN) candidates_.negatives = negatives_ = arena.take<int32_t>(drawn);
-    if (sampling_ == NEGCOS_SAMPLING_CYCLIC) {
+    if (sampling_ != Sampling::given) candidates_.negatives = negatives_ = arena.take<int32_t>(drawn);
+    if (sampling_ == Sampling::cyclic) {
         shifts_ = arena.take<int32_t>(rounds);
         shuffled_ = arena.take<int32_t>(batch_);
     }
@@ -83,17 +90,22 @@ void Pairs::draw(const Kernels& kernels, int64_t r) {
     int32_t* negatives = negatives_ + r * candidates_.round_stride;
     int32_t* inverse = inverse_ ? inverse_ + r * candidates_.round_stride : nullptr;
     switch (sampling_) {
-        case NEGCOS_SAMPLING_UNIFORM:
-            return draw_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
-        case NEGCOS_SAMPLING_LOG_UNIFORM:
-            return draw_log_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
-        case NEGCOS_SAMPLING_CYCLIC:
+        case Sampling::shuffle:
+        case Sampling::derangement:
+            draw_permutation(kernels, seed_, step_, round, batch_, sampling_ == Sampling::derangement, negatives,
+                             inverse);
+            break;
+        case Sampling::cyclic:
             fill_cyclic(batch_, shifts_[r], negatives);
             if (inverse) fill_cyclic(batch_, batch_ - shifts_[r], inverse);
             break;
-        default:
-            draw_permutation(kernels, seed_, step_, round, batch_, sampling_ == NEGCOS_SAMPLING_DERANGEMENT, negatives,
-                             inverse);
+        case Sampling::uniform:
+            return draw_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
+        case Sampling::log_uniform:
+            return draw_log_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
+        case Sampling::given:
+        case Sampling::all:
+            return;  // nothing is drawn
     }
     if (candidates_.positives)  // of queries, so far
         for (int64_t i = 0; i < batch_; ++i) negatives[i] = static_cast<int32_t>(candidates_.positives[negatives[i]]);

@@ -10,6 +10,7 @@
 #include "kernels.hpp"
 #include "negcos/negcos.h"
 #include "parallel.hpp"
+#include "sampling.hpp"
 #include "workspace.hpp"
 
 namespace negcos {
@@ -39,7 +40,7 @@ private:
     bool sort_edges(Parallel& parallel, bool run_inline);
 
     int64_t batch_, documents_;
-    int32_t sampling_ = NEGCOS_SAMPLING_GIVEN;
+    Sampling sampling_ = Sampling::given;
     uint64_t seed_ = 0, step_ = 0;
     Candidates candidates_;
     Incoming incoming_;

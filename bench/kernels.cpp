@@ -62,8 +62,7 @@ struct Operands {
     int64_t dim, width, stride, score_stride;
     Vector<T> rows, inverse, project, rescale, units, panels, scores, positives, top, weight, partial, sums, scratch,
         edges, gradient, losses;
-    Vector<double> sum, moment;
-    Vector<int64_t> rank;
+    Vector<negcos::Sums> sums_of_chunks;
     Vector<int32_t> negatives;
     negcos::Rows<T> matrix;
 
@@ -79,8 +78,7 @@ struct Operands {
         sized(panels, kRows * width);
         sized(scores, kRows * score_stride);
         sized(edges, kRows * (kRounds + 1));
-        for (auto* values : {&sum, &moment}) sized(*values, kRows);
-        sized(rank, kRows);
+        sized(sums_of_chunks, kRows);
         sized(negatives, kRows * kRounds);
         std::mt19937_64 random(2);
         for (int32_t& j : negatives) j = static_cast<int32_t>(random() % kRows);
@@ -106,7 +104,7 @@ struct Operands {
         t.panels = panels.data();
         t.scores = scores.data();
         t.positives = positives.data();
-        t.chunk_top = top.data(), t.chunk_sum = sum.data(), t.chunk_moment = moment.data(), t.chunk_rank = rank.data();
+        t.chunk_top = top.data(), t.chunk_sums = sums_of_chunks.data();
         t.chunk_weight = t.positive_weight = weight.data();
         t.partial = partial.data();
         t.document_sums = sums.data();
@@ -173,7 +171,8 @@ Work tile_scores_work(int64_t dim) {
                 if (o->scratch.empty()) o->prepare(k);
                 k.table<T>().tile_scores(o->tiles(), 0, kRows, 0, o->scratch.data());
             },
-            [=] { return bytes_of(o->scores) + bytes_of(o->sum); }, pairs, 0, 2 * pairs * static_cast<double>(dim)};
+            [=] { return bytes_of(o->scores) + bytes_of(o->sums_of_chunks); }, pairs, 0,
+            2 * pairs * static_cast<double>(dim)};
 }
 
 template <class T>

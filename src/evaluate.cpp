@@ -61,11 +61,8 @@ double total_weight(const negcos_options& options, const negcos_batch& batch) {
 
 template <class T>
 LossTerms<T> terms_of(const negcos_options& options, const negcos_batch& batch) {
-    using Terms = LossTerms<T>;
-    Terms t;
-    t.objective = options.objective == NEGCOS_OBJECTIVE_SIGMOID     ? Terms::Objective::sigmoid
-                  : options.objective == NEGCOS_OBJECTIVE_DECOUPLED ? Terms::Objective::decoupled
-                                                                    : Terms::Objective::softmax;
+    LossTerms<T> t;
+    t.objective = Objective{options.objective};
     t.factor = options.scale / temperature_of(options);
     t.hardness = options.hardness;
     t.margin = options.margin;

@@ -31,9 +31,7 @@ void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
     }
     t.positives = arena.take<T>(batch);
     t.chunk_top = arena.take<T>(t.block * t.chunks);
-    t.chunk_sum = arena.take<double>(t.block * t.chunks);
-    t.chunk_moment = arena.take<double>(t.block * t.chunks);
-    t.chunk_rank = arena.take<int64_t>(t.block * t.chunks);
+    t.chunk_sums = arena.take<Sums>(t.block * t.chunks);
     t.chunk_weight = arena.take<T>(t.block * t.chunks);
     t.positive_weight = arena.take<T>(t.block);
     t.partial = problem.outputs.grad_queries.data ? arena.take<T>(t.chunks * t.block * t.stride) : nullptr;

@@ -113,9 +113,9 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
         for (T** array : {&prefix.document_top, &prefix.document_share, &prefix.document_smooth})
             if (both) *array = arena.take<T>(pad_lanes<T>(documents));
         prefix.broken = arena.take<T>(batch);
-        if (both) prefix.document_sums = arena.take<EdgeSums>(documents);
+        if (both) prefix.document_sums = arena.take<Sums>(documents);
         prefix.chunk_top = arena.take<T>(t.block * t.chunks);
-        prefix.chunk_sums = arena.take<EdgeSums>(t.block * t.chunks);
+        prefix.chunk_sums = arena.take<Sums>(t.block * t.chunks);
         if (prefixes && gradients) {
             prefix.chunk_moment = arena.take<double>(t.block * t.chunks);
             prefix.document_moment = arena.take<double>(documents);

@@ -79,10 +79,12 @@ struct Exclusion {
     const int32_t* group_of_document = nullptr;  // -1 = none; nullptr where a document is in several groups
 };
 
+// As negcos.h numbers them.
+enum class Objective : int32_t { softmax, batch_softmax, sigmoid, decoupled };
+
 // How the general loss turns similarities into logits and those into a loss; docs/losses.md has the formulas.
 template <class T>
 struct LossTerms {
-    enum class Objective { softmax, decoupled, sigmoid };
     Objective objective = Objective::softmax;
     double factor = 1;  // scale / temperature
     double hardness = 0, margin = 0, smoothing = 0, bias = 0;
@@ -112,6 +114,35 @@ struct Sum {
     }
     // A sum that overflowed or met NaN has nothing to correct.
     NEGCOS_INLINE double value() const { return high - high == 0 ? high + low : high; }
+};
+
+// Sums over a part of the negatives of one row; of exp, relative to the top of that part. The plain softmax knows
+// `sum`, `moment` and `rank` alone; what moments are of is each objective's own.
+struct Sums {
+    double sum = 0;      // of exp(z - top), or of softplus(z + bias)
+    double sigma = 0;    // of sigma(z + bias)
+    double moment = 0;   // of exp(z - top), or sigma, times the similarity
+    double spread = 0;   // of the positive's logit minus the negative's
+    double reach = 0;    // of (similarity - the positive's)
+    double kept = 0;     // negatives left
+    double rank = 0;     // those whose logit is not below the positive's: NaN on either side counts
+    double dropped = 0;  // negatives that an exclusion or false_negative_margin took away
+
+    // What exp is relative to has changed.
+    NEGCOS_INLINE void rescale(double scale) {
+        sum *= scale;
+        moment *= scale;
+    }
+    NEGCOS_INLINE void add(const Sums& part, double scale) {
+        sum += scale * part.sum;
+        moment += scale * part.moment;
+        sigma += part.sigma;
+        spread += part.spread;
+        reach += part.reach;
+        kept += part.kept;
+        rank += part.rank;
+        dropped += part.dropped;
+    }
 };
 
 struct Totals {
@@ -189,21 +220,19 @@ struct Tiles {
     int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
     LossTerms<T> terms;
     bool gradients = false;
-    T* query_units = nullptr;        // B x stride: rows over their norms
-    T* document_units = nullptr;     // M x stride
-    T* panels = nullptr;             // the documents in groups of kVirtualLanes: group, column, document
-    T* scores = nullptr;             // chunks x block x score_stride: similarities, then exp of the logits
-    T* counts = nullptr;             // as `scores`: how often the document is a negative; nullptr = once each
-    Candidates candidates;           // what is counted
-    T* positives = nullptr;          // B: similarity of each query and its positive
-    T* chunk_top = nullptr;          // block x chunks: the largest signed similarity of the negatives
-    double* chunk_sum = nullptr;     // block x chunks: sum of exp, relative to chunk_top
-    double* chunk_moment = nullptr;  // block x chunks: sum of exp times (similarity - the positive's)
-    int64_t* chunk_rank = nullptr;   // block x chunks
-    T* chunk_weight = nullptr;       // block x chunks: exp(chunk_top - top) * row_weight / total
-    T* positive_weight = nullptr;    // block
-    T* partial = nullptr;            // chunks x block x stride: the queries' gradient by chunk
-    T* document_sums = nullptr;      // M x stride: the documents' gradient so far
+    T* query_units = nullptr;      // B x stride: rows over their norms
+    T* document_units = nullptr;   // M x stride
+    T* panels = nullptr;           // the documents in groups of kVirtualLanes: group, column, document
+    T* scores = nullptr;           // chunks x block x score_stride: similarities, then exp of the logits
+    T* counts = nullptr;           // as `scores`: how often the document is a negative; nullptr = once each
+    Candidates candidates;         // what is counted
+    T* positives = nullptr;        // B: similarity of each query and its positive
+    T* chunk_top = nullptr;        // block x chunks: the largest signed similarity of the negatives
+    Sums* chunk_sums = nullptr;    // block x chunks, relative to chunk_top
+    T* chunk_weight = nullptr;     // block x chunks: exp(chunk_top - top) * row_weight / total
+    T* positive_weight = nullptr;  // block
+    T* partial = nullptr;          // chunks x block x stride: the queries' gradient by chunk
+    T* document_sums = nullptr;    // M x stride: the documents' gradient so far
     Outputs<E> outputs;
 };
 
@@ -239,18 +268,6 @@ struct HardNegatives {
     Output<E> gradient;
 };
 
-// Sums over a part of the negatives of one query; sums of exp are relative to their own top.
-struct EdgeSums {
-    double sum = 0;      // of exp(z - top), or of softplus(z + bias)
-    double slope = 0;    // of sigma(z + bias)
-    double moment = 0;   // of exp(z - top), or sigma, times (similarity - the positive's)
-    double spread = 0;   // of the positive's logit minus the negative's
-    double reach = 0;    // of (similarity - the positive's)
-    double kept = 0;     // negatives left
-    double rank = 0;     // those whose logit is not below the positive's
-    double dropped = 0;  // negatives that an exclusion or false_negative_margin took away
-};
-
 // One prefix of the general loss in engine 2.
 template <class E>
 struct TilePrefix {
@@ -263,10 +280,10 @@ struct TilePrefix {
     // Of each query's softmax, and for both directions of each document's: see EdgeShare.
     T *query_top = nullptr, *query_share = nullptr, *query_smooth = nullptr;
     T *document_top = nullptr, *document_share = nullptr, *document_smooth = nullptr;
-    T* positive_weight = nullptr;       // B
-    EdgeSums* document_sums = nullptr;  // M, relative to document_top
-    T* chunk_top = nullptr;             // block x chunks
-    EdgeSums* chunk_sums = nullptr;     // block x chunks
+    T* positive_weight = nullptr;   // B
+    Sums* document_sums = nullptr;  // M, relative to document_top
+    T* chunk_top = nullptr;         // block x chunks
+    Sums* chunk_sums = nullptr;     // block x chunks
     // Of several prefixes alone: sums of weights times similarities, of queries by chunk (block x chunks) and of
     // documents.
     double *chunk_moment = nullptr, *document_moment = nullptr;

@@ -7,8 +7,8 @@
 
 #include "kernel/dots.hpp"
 #include "kernel/gradients.hpp"
-#include "kernel/softmax.hpp"
-#include "kernels.hpp"
+#include "kernel/objective.hpp"
+#include "work.hpp"
 
 namespace {
 
@@ -69,7 +69,7 @@ void load_query(const negcos::Rows<E>& queries, int64_t i, int64_t dim, T* query
 
 // The similarities of query i with its candidates, and the largest of them.
 template <bool kRescaled, class E, class T>
-void find_similarities(const negcos::GatherQueries<E>& t, const Logits<T>& logits, int64_t i, T* query,
+void find_similarities(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i, T* query,
                        QueryEdges<T>& e) {
     const int64_t dim = t.dim, slots = t.candidates.slots();
     const int64_t n = e.count = list_candidates(t.candidates, i, e.document, e.slot);
@@ -92,26 +92,21 @@ void find_similarities(const negcos::GatherQueries<E>& t, const Logits<T>& logit
         E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
         if (n != slots)
             for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
-        for (int64_t k = 0; k < n; ++k) out[e.slot[k]] = to_element<E>(logits.factor * e.similarity[k]);
+        for (int64_t k = 0; k < n; ++k) out[e.slot[k]] = to_element<E>(softmax.factor * e.similarity[k]);
     }
-    if (t.softmax)
-        e.top = largest_signed(static_cast<const T*>(e.similarity) + 1, n - 1, logits, logits.sign * e.similarity[0]);
+    if (t.softmax) e.top = softmax.top(static_cast<const T*>(e.similarity) + 1, n - 1, softmax.sign * e.similarity[0]);
 }
 
 // Query i's softmax: its loss and metrics, and d loss / d z of its edges.
 template <class E, class T>
-void find_weights(const negcos::GatherQueries<E>& t, const Logits<T>& logits, int64_t i, const QueryEdges<T>& e,
-                  RowLosses<E>& row_losses, negcos::Totals& totals) {
+void find_weights(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i, const QueryEdges<T>& e,
+                  LossWriter<E, PlainRow>& writer, negcos::Totals& totals) {
     const int64_t n = e.count;
-    const T positive = e.similarity[0], own = logits.sign * positive;
-    const NegativeSums negatives =
-        exp_negatives(static_cast<const T*>(e.similarity) + 1, n - 1, logits, e.top, positive, e.weight + 1);
-    const double gap = static_cast<double>(e.top) - static_cast<double>(own);
-    const double own_exp = static_cast<double>(exp_one((own - e.top) * logits.size));
-    const double share = t.terms.row_weight / (own_exp + negatives.sum);
-    // sum of d loss / d z times the similarity, the positive's part as minus the sum of the others'
-    totals.grad_scale.add(static_cast<double>(logits.sign) * share * (negatives.moment + negatives.sum * gap));
-    row_losses.add(i, gap * logits.exact_size, own_exp, negatives.sum, totals);
+    const T positive = e.similarity[0];
+    const Sums negatives = softmax.sum(static_cast<const T*>(e.similarity) + 1, n - 1, e.top, positive, e.weight + 1);
+    const auto closed = softmax.close(positive, e.top, negatives, t.terms.row_weight);
+    totals.grad_scale.add(closed.grad_scale);
+    writer.add(i, 1, closed.row, totals);
     // Drawn as its own negative, the positive counts in the sums but outranks nobody.
     int32_t self_hits = -1;
     for (int64_t k = 0; k < n; ++k) self_hits += e.document[k] == e.document[0];
@@ -119,9 +114,9 @@ void find_weights(const negcos::GatherQueries<E>& t, const Logits<T>& logits, in
     totals.rank_zero += rank == 0;
     totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
 
-    const T multiplier = static_cast<T>(share);
-    e.weight[0] = static_cast<T>(-share * negatives.sum);
-    for (int64_t k = 1; k < n; ++k) e.weight[k] *= multiplier;
+    const T share = static_cast<T>(closed.share);
+    e.weight[0] = static_cast<T>(closed.positive_slope);
+    for (int64_t k = 1; k < n; ++k) e.weight[k] *= share;
     if (t.edges) {
         T* edges = t.edges + i * t.candidates.slots();
         for (int64_t k = 0; k < n; ++k) edges[e.slot[k]] = e.weight[k];
@@ -129,14 +124,14 @@ void find_weights(const negcos::GatherQueries<E>& t, const Logits<T>& logits, in
 }
 
 template <bool kRescaled, class E, class T>
-void query_gradient(const negcos::GatherQueries<E>& t, const Logits<T>& logits, int64_t i, const QueryEdges<T>& e,
-                    T* total) {
+void query_gradient(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i,
+                    const QueryEdges<T>& e, T* total) {
     for (int64_t k = 0; k < e.count; ++k) e.weight[k] *= e.inverse[k];
     memset(total, 0, sizeof(T) * static_cast<size_t>(pad_lanes<T>(t.dim)));
     accumulate<kRescaled>(total, t.documents, t.dim, e.document, e.weight, e.count);
     const double inverse = static_cast<double>(t.queries.inverse[i]);
     finish_gradient(static_cast<const T*>(total), t.queries.data + i * t.queries.stride, t.queries.rescale[i],
-                    inverse * inverse * static_cast<double>(t.queries.project[i]), t.queries.inverse[i], logits.factor,
+                    inverse * inverse * static_cast<double>(t.queries.project[i]), t.queries.inverse[i], softmax.factor,
                     t.queries.rescale[i], t.dim, t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
 }
 
@@ -168,19 +163,19 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, int64_t begi
         edges[g] = QueryEdges<T>(total + width + g * QueryEdges<T>::kLists * list, list);
         for (int64_t k = 0; k < slots; ++k) edges[g].slot[k] = static_cast<int32_t>(k);
     }
-    const Logits<T> logits(t.terms.factor);
+    const PlainSoftmax<T> softmax(t.terms);
     negcos::Totals totals;
-    RowLosses<E> row_losses(t.outputs.losses, t.outputs.hit_probability);
+    LossWriter<E, PlainRow> writer(t.outputs);
     memset(query, 0, sizeof(T) * static_cast<size_t>(width));
     for (int64_t i = begin; i < end; i += together) {
         const int64_t count = end - i < together ? end - i : together;
-        for (int64_t g = 0; g < count; ++g) find_similarities<kRescaled>(t, logits, i + g, query, edges[g]);
+        for (int64_t g = 0; g < count; ++g) find_similarities<kRescaled>(t, softmax, i + g, query, edges[g]);
         if (!t.softmax) continue;
-        for (int64_t g = 0; g < count; ++g) find_weights(t, logits, i + g, edges[g], row_losses, totals);
+        for (int64_t g = 0; g < count; ++g) find_weights(t, softmax, i + g, edges[g], writer, totals);
         if (!t.outputs.grad_queries.data) continue;
-        for (int64_t g = 0; g < count; ++g) query_gradient<kRescaled>(t, logits, i + g, edges[g], total);
+        for (int64_t g = 0; g < count; ++g) query_gradient<kRescaled>(t, softmax, i + g, edges[g], total);
     }
-    row_losses.flush(totals);
+    writer.flush(totals);
     return totals;
 }
 
@@ -262,10 +257,10 @@ negcos::Totals batch_softmax(const negcos::BatchSoftmax<E>& t) noexcept {
     using T = Working<E>;
     negcos::Totals totals;
     if (t.batch == 0) return totals;
-    const Logits<T> logits(t.terms.factor);
-    const T top = largest_signed(t.similarity, t.batch, logits, kAbsent<T>);
+    const PlainSoftmax<T> softmax(t.terms);
+    const T top = softmax.top(t.similarity, t.batch, kAbsent<T>);
     const double batch = static_cast<double>(t.batch);
-    const NegativeSums all = exp_negatives(t.similarity, t.batch, logits, top, t.similarity[0], t.scratch);
+    const Sums all = softmax.sum(t.similarity, t.batch, top, t.similarity[0], t.scratch);
     alignas(64) double lanes[8] = {all.sum - 1, 0, 0, 0, 0, 0, 0, 0}, ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     store(static_cast<double*>(lanes),
           log_of_sum(load(static_cast<const double*>(ones)), load(static_cast<const double*>(lanes))));
@@ -273,8 +268,8 @@ negcos::Totals batch_softmax(const negcos::BatchSoftmax<E>& t) noexcept {
     for (int64_t i = 0; t.terms.weights && i < t.batch; ++i) weights += t.terms.weights[i];
     for (int64_t i = 0; i < t.batch; ++i) {
         const double p = static_cast<double>(t.scratch[i]) / all.sum;
-        const double gap = (static_cast<double>(top) - static_cast<double>(logits.sign * t.similarity[i]));
-        const double loss = gap * logits.exact_size + lanes[0];
+        const double gap = (static_cast<double>(top) - static_cast<double>(softmax.sign * t.similarity[i]));
+        const double loss = gap * softmax.exact_size + lanes[0];
         const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
         const double slope =
             t.terms.weights ? (weights * p - weight) / t.terms.total_weight : t.terms.row_weight * (batch * p - 1.0);

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Engine 1's inner loops for the general loss: as gather.hpp, with edge logits in between (edges.hpp), hard negatives
-// at the end of each query's list, and nested prefixes as prefixes of columns.
+// The gather's inner loops for the general loss: hard negatives at the end of each query's list, and nested prefixes.
 #ifndef NEGCOS_KERNEL_GATHER_VARIANTS_HPP
 #define NEGCOS_KERNEL_GATHER_VARIANTS_HPP
 
-#include "kernel/edges.hpp"
 #include "kernel/gather.hpp"
+#include "kernel/objective.hpp"
 
 namespace {
 
@@ -43,6 +42,22 @@ struct VariantQuery {
           slot(reinterpret_cast<int32_t*>(correction + 2 * list(slots))),
           stride(list(slots)) {}
 };
+
+// Whether document j is in query i's group.
+inline bool is_excluded(const negcos::Exclusion& exclusion, int64_t i, int32_t j) {
+    if (!exclusion.group) return false;
+    const int32_t g = exclusion.group[i];
+    if (exclusion.group_of_document) return exclusion.group_of_document[j] == g;
+    int64_t low = exclusion.start[g], high = exclusion.start[g + 1];
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (exclusion.document[middle] < j)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < exclusion.start[g + 1] && exclusion.document[low] == j;
+}
 
 template <class E, class T>
 void list_variant_candidates(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e) {
@@ -121,23 +136,22 @@ void find_variant_similarities(const negcos::GatherVariants<E>& t, int64_t i, T*
 }
 
 template <class E, class T>
-void write_logits(const negcos::GatherVariants<E>& t, int64_t i, const EdgeLogits<T>& l, const T* similarity,
+void write_logits(const negcos::GatherVariants<E>& t, int64_t i, const General<T>& row, const T* similarity,
                   const VariantQuery<T>& e) {
     const int64_t slots = t.candidates.slots() + t.terms.hard;
     E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
     for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
-    out[0] = to_element<E>(l.positive);
+    out[0] = to_element<E>(row.positive);
     for (int64_t k = 1; k < e.count; ++k)
-        out[e.slot[k]] = to_element<E>(logit_one(similarity[k], t.terms.correction ? e.correction[k] : T(0), l));
+        out[e.slot[k]] = to_element<E>(row.logit(similarity[k], t.terms.correction ? e.correction[k] : T(0)));
 }
 
 // The losses of query i, and d loss / d z of its edges.
 template <class E, class T>
-void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e, LossWriter<E>& writer,
-                          negcos::Totals& totals) {
+void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e,
+                          LossWriter<E, GeneralRow<T>>& writer, negcos::Totals& totals) {
     const LossTerms<T>& terms = t.terms;
-    const EdgeKind kind = kind_of(terms);
-    const double own_weight = terms.weights ? terms.weights[i] : 1.0;
+    const double query_weight = terms.weights ? terms.weights[i] : 1.0;
     const int64_t n = e.count, negatives = n - 1;
     const T* correction = terms.correction ? e.correction + 1 : nullptr;
     double loss = 0;
@@ -145,34 +159,30 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
         const Prefix<E>& prefix = t.prefixes[p];
         const T* similarity = e.similarity + p * e.stride;
         T* weight = e.weight + p * e.stride;
-        const EdgeLogits<T> l(terms, similarity[0], terms.correction ? e.correction[0] : T(0));
-        const T top = kind == EdgeKind::sigmoid
-                          ? T(0)
-                          : top_of(terms, l.positive, largest_logit(kind, similarity + 1, correction, negatives, l));
-        const T* const once = nullptr;
-        const EdgeSums sums = sum_edges(kind, similarity + 1, correction, once, negatives, l, top);
-        const ClosedRow<T> row = close_row(terms, l, top, sums, prefix.weight * own_weight / terms.total_weight);
-        weigh_edges(kind, similarity + 1, correction, once, negatives, l, row.edges, weight + 1);
-        weight[0] = static_cast<T>(row.positive);
-        e.moment[p] = row.moment;
-        loss += prefix.weight * row.loss;
-        if (own_weight != 0) totals.grad_scale.add(row.grad_scale);
-        if (own_weight != 0) totals.grad_bias.add(row.total);
+        const General<T> row(terms, similarity[0], terms.correction ? e.correction[0] : T(0));
+        const T top = row.row_top(row.top(similarity + 1, correction, negatives));
+        const Sums sums = row.sum(similarity + 1, correction, nullptr, negatives, top);
+        const auto closed = row.close(top, sums, prefix.weight * query_weight / terms.total_weight);
+        row.weigh(similarity + 1, correction, nullptr, negatives, closed.share, weight + 1);
+        weight[0] = static_cast<T>(closed.positive_slope);
+        e.moment[p] = closed.moment;
+        loss += prefix.weight * closed.loss;
+        if (query_weight != 0) totals.grad_scale.add(closed.grad_scale);
+        if (query_weight != 0) totals.grad_bias.add(closed.total);
         if (p + 1 == t.prefix_count) {
             // Drawn as its own negative, the positive outranks nobody.
             int64_t rank = static_cast<int64_t>(sums.rank);
             for (int64_t k = 1; k < e.documents; ++k)
                 if (e.row[k] == e.row[0])
-                    rank -= !(logit_one(similarity[k], correction ? correction[k - 1] : T(0), l) < l.least);
+                    rank -= row.outranked_by(similarity[k], correction ? correction[k - 1] : T(0));
             totals.rank_zero += rank == 0;
             totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
             totals.excluded += e.dropped + static_cast<int64_t>(sums.dropped);
-            if (t.outputs.logits.data) write_logits(t, i, l, similarity, e);
+            if (t.outputs.logits.data) write_logits(t, i, row, similarity, e);
         }
     }
-    totals.loss.add(own_weight == 0 ? 0 : own_weight * loss);
-    writer.add(i, loss);
-    if (own_weight == 0)  // also where it met NaN
+    writer.add(i, query_weight, {loss}, totals);
+    if (query_weight == 0)  // also where it met NaN
         for (int64_t p = 0; p < t.prefix_count; ++p)
             memset(e.weight + p * e.stride, 0, sizeof(T) * static_cast<size_t>(n));
 }
@@ -300,7 +310,7 @@ negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t be
     for (int64_t g = 0; g < together; ++g)
         edges[g] = VariantQuery<T>(lists + g * VariantQuery<T>::size(slots, t.prefix_count), slots, t.prefix_count);
     negcos::Totals totals;
-    LossWriter<E> writer(t.outputs.losses, t.outputs.hit_probability);
+    LossWriter<E, GeneralRow<T>> writer(t.outputs);
     for (int64_t i = begin; i < end; i += together) {
         const int64_t count = end - i < together ? end - i : together;
         for (int64_t g = 0; g < count; ++g) find_variant_similarities<kRescaled>(t, i + g, query, edges[g]);
@@ -310,7 +320,7 @@ negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t be
         if (!t.outputs.grad_queries.data) continue;
         for (int64_t g = 0; g < count; ++g) variant_query_gradient<kRescaled>(t, i + g, edges[g], total);
     }
-    writer.flush();
+    writer.flush(totals);
     return totals;
 }
 

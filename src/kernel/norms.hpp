@@ -6,7 +6,7 @@
 
 #include "kernel/dots.hpp"
 #include "kernel/simd.hpp"
-#include "kernels.hpp"
+#include "work.hpp"
 
 namespace {
 

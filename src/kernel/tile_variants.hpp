@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Engine 2's inner loops for the general loss: the products of tile.hpp, with edge logits (edges.hpp) between the
-// scores and the gradients, nested prefixes as prefixes of columns, hard negatives beside the documents, and softmaxes
+// The inner loops of tiles for the general loss: nested prefixes, hard negatives beside the documents, and softmaxes
 // over columns for both directions.
 #ifndef NEGCOS_KERNEL_TILE_VARIANTS_HPP
 #define NEGCOS_KERNEL_TILE_VARIANTS_HPP
@@ -131,23 +130,22 @@ double mask_row(const TileVariants<E>& t, int64_t i, int64_t begin, int64_t n, c
 
 // The logits of one query's candidates in the chunk, each in its slot.
 template <class E>
-void variant_logits(const TileVariants<E>& t, int64_t i, const EdgeLogits<Working<E>>& l, int64_t begin, int64_t n,
+void variant_logits(const TileVariants<E>& t, int64_t i, const General<Working<E>>& row, int64_t begin, int64_t n,
                     const Working<E>* scores) {
     using T = Working<E>;
     E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
     const int32_t* negatives = t.candidates.negatives + i * t.candidates.row_stride;
-    if (begin == 0) out[0] = to_element<E>(l.positive);
+    if (begin == 0) out[0] = to_element<E>(row.positive);
     for (int64_t r = 0; r < t.candidates.rounds; ++r) {
         const int64_t j = negatives[r * t.candidates.round_stride], at = j - begin;
         if (j >= 0 && at >= 0 && at < n)
-            out[1 + r] = to_element<E>(logit_one(scores[at], t.terms.correction ? t.terms.correction[j] : T(0), l));
+            out[1 + r] = to_element<E>(row.logit(scores[at], t.terms.correction ? t.terms.correction[j] : T(0)));
         else if (j < 0 && begin == 0)
             out[1 + r] = to_element<E>(kAbsent<T>);
     }
     if (begin > 0 || t.terms.hard == 0) return;
     const T* hard = t.hard_similarities + ((t.prefix_count - 1) * t.batch() + i) * t.terms.hard;
-    for (int64_t h = 0; h < t.terms.hard; ++h)
-        out[t.candidates.slots() + h] = to_element<E>(logit_one(hard[h], T(0), l));
+    for (int64_t h = 0; h < t.terms.hard; ++h) out[t.candidates.slots() + h] = to_element<E>(row.logit(hard[h], T(0)));
 }
 
 // Sums of row r of a block against one chunk.
@@ -159,19 +157,18 @@ void sum_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t 
     const T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
     const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
     const T* correction = t.terms.correction ? t.terms.correction + begin : nullptr;
-    const EdgeLogits<T> l(t.terms, tile.positives[i], positive_correction(t, i));
-    const EdgeKind kind = kind_of(t.terms);
-    const T top = kind == EdgeKind::sigmoid ? T(0) : largest_logit(kind, scores, correction, n, l);
-    EdgeSums sums = sum_edges(kind, scores, correction, counts, n, l, top);
+    const General<T> row(t.terms, tile.positives[i], positive_correction(t, i));
+    const T top = row.top(scores, correction, n);
+    Sums sums = row.sum(scores, correction, counts, n, top);
     sums.dropped += t.both ? 2 * dropped : dropped;  // exclusions by id are alike in both directions
     // Drawn as its own negative, the positive outranks nobody.
     if (const int64_t own = t.candidates.positive(i) - begin;
         counts && own >= 0 && own < n && counts[own] > 0 &&
-        !(logit_one(scores[own], correction ? correction[own] : T(0), l) < l.least))
+        row.outranked_by(scores[own], correction ? correction[own] : T(0)))
         sums.rank -= static_cast<double>(counts[own]);
     tile.chunk_top[at] = top;
     tile.chunk_sums[at] = sums;
-    if (t.outputs.logits.data && p + 1 == t.prefix_count) variant_logits(t, i, l, begin, n, scores);
+    if (t.outputs.logits.data && p + 1 == t.prefix_count) variant_logits(t, i, row, begin, n, scores);
 }
 
 // Logits of documents' softmaxes: those of a vector of columns.
@@ -221,15 +218,19 @@ void sum_columns(const TileVariants<E>& t, int64_t p, int64_t first, int64_t cou
         store(static_cast<T*>(dropped), lanes.dropped);
         store(tile.document_top + begin + v, top);
         for (int64_t k = 0; k < kLanes<T> && v + k < n; ++k) {
-            EdgeSums& sums = tile.document_sums[begin + v + k];
-            if (first == 0) sums = EdgeSums();
-            const double scaled = first > 0 ? static_cast<double>(scale[k]) : 1;
-            sums.sum = sums.sum * scaled + static_cast<double>(sum[k]);
-            sums.moment = sums.moment * scaled + static_cast<double>(moment[k]);
-            sums.spread += static_cast<double>(spread[k]);
-            sums.reach += static_cast<double>(reach[k]);
-            sums.kept += static_cast<double>(kept[k]);
-            sums.dropped += static_cast<double>(dropped[k]);
+            Sums& sums = tile.document_sums[begin + v + k];
+            if (first == 0)
+                sums = Sums();
+            else
+                sums.rescale(static_cast<double>(scale[k]));
+            Sums block;
+            block.sum = static_cast<double>(sum[k]);
+            block.moment = static_cast<double>(moment[k]);
+            block.spread = static_cast<double>(spread[k]);
+            block.reach = static_cast<double>(reach[k]);
+            block.kept = static_cast<double>(kept[k]);
+            block.dropped = static_cast<double>(dropped[k]);
+            sums.add(block, 1);
         }
     }
 }
@@ -249,8 +250,9 @@ void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count,
         const int64_t i = first + r, at = r * t.chunks + chunk;
         T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
         const double dropped = mask_row(t, i, begin, n, static_cast<const T*>(nullptr), scores);
-        const EdgeLogits<T> l(t.terms, tile.positives[i], T(0));
-        const Lanes<T> factor = broadcast(l.factor), own = broadcast(l.own), least = broadcast(l.least);
+        const General<T> query(t.terms, tile.positives[i], T(0));
+        const Lanes<T> factor = broadcast(query.factor), own = broadcast(query.similarity),
+                       least = broadcast(query.least);
         Lanes<T> sum = zero, moment = zero, rank = zero;
         for (int64_t k = 0; k < padded; k += kLanes<T>) {
             const Lanes<T> s = load(static_cast<const T*>(scores) + k), z = multiply_add(factor, s, zero);
@@ -264,7 +266,7 @@ void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count,
         }
         T four[4];
         sum_four(sum, moment, rank, zero, static_cast<T*>(four));
-        EdgeSums row;
+        Sums row;
         row.sum = static_cast<double>(four[0]);
         row.moment = static_cast<double>(four[1]);
         row.rank = static_cast<double>(four[2]);
@@ -273,8 +275,8 @@ void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count,
         tile.chunk_sums[at] = row;
     }
     for (int64_t k = 0; k < n; ++k) {
-        EdgeSums& column = tile.document_sums[begin + k];
-        if (first == 0) column = EdgeSums();
+        Sums& column = tile.document_sums[begin + k];
+        if (first == 0) column = Sums();
         column.sum += static_cast<double>(sums[k]);
         column.moment += static_cast<double>(moments[k]);
         tile.document_top[begin + k] = top;
@@ -349,56 +351,43 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
     const LossTerms<T>& terms = t.terms;
     const TilePrefix<E>& tile = t.tiles[p];
     const int64_t at = r * t.chunks, hard = terms.hard, edge = (p * t.batch() + i) * hard;
-    const EdgeKind kind = kind_of(terms);
-    const bool sigmoid = kind == EdgeKind::sigmoid, last = p + 1 == t.prefix_count;
+    const bool last = p + 1 == t.prefix_count;
     T *scale = scratch, *list = scale + pad_lanes<T>(t.chunks + kLanes<T>);
-    const EdgeLogits<T> l(terms, tile.positives[i], positive_correction(t, i));
+    const General<T> row(terms, tile.positives[i], positive_correction(t, i));
     for (int64_t h = 0; h < hard; ++h) list[h] = t.hard_similarities[edge + h];
     for (int64_t h = hard; h < pad_lanes<T>(hard); ++h) list[h] = kAbsent<T>;
 
-    const T *const none = nullptr, *const similarity = list;
-    T top = sigmoid ? T(0) : largest_logit(kind, similarity, none, hard, l);
+    const T* const similarity = list;
+    T top = row.top(similarity, nullptr, hard);
     for (int64_t c = 0; c < t.chunks; ++c) top = top < tile.chunk_top[at + c] ? tile.chunk_top[at + c] : top;
-    if (!sigmoid) top = top_of(terms, l.positive, top);
+    top = row.row_top(top);
     if (const T common = t.both ? common_top(terms) : T(0); common > 0) top = common;
-    EdgeSums sums = sum_edges(kind, similarity, none, none, hard, l, top);
+    Sums sums = row.sum(similarity, nullptr, nullptr, hard, top);
     for (int64_t c = 0; c < t.chunks; c += kLanes<T>) {
         const int64_t n = t.chunks - c < kLanes<T> ? t.chunks - c : kLanes<T>;
         const Lanes<T> chunk_top = load_first(static_cast<const T*>(tile.chunk_top) + at + c, static_cast<int>(n));
         store(scale + c, exp_nonpositive(chunk_top - broadcast(top)));
     }
-    for (int64_t c = 0; c < t.chunks; ++c) {
-        const EdgeSums& part = tile.chunk_sums[at + c];
-        // A top of -Inf: nothing there, or NaN alone, which goes on from here.
-        const double e = sigmoid || tile.chunk_top[at + c] == kAbsent<T> ? 1 : static_cast<double>(scale[c]);
-        sums.sum += e * part.sum;
-        sums.moment += e * part.moment;
-        sums.slope += part.slope;
-        sums.spread += part.spread;
-        sums.reach += part.reach;
-        sums.kept += part.kept;
-        sums.rank += part.rank;
-        sums.dropped += part.dropped;
-    }
-    ClosedRow<T> row = close_row(terms, l, top, sums, share_of(t, p, i));
+    for (int64_t c = 0; c < t.chunks; ++c) row.join(sums, tile.chunk_sums[at + c], tile.chunk_top[at + c], scale[c]);
+    auto closed = row.close(top, sums, share_of(t, p, i));
     if (takes_no_part(t, i)) {
-        const double loss = row.loss;
-        row = ClosedRow<T>();
-        row.loss = loss;
+        const double loss = closed.loss;
+        closed = {};
+        closed.loss = loss;
     }
-    tile.query_top[i] = row.edges.top;
-    tile.query_share[i] = row.edges.share;
-    tile.query_smooth[i] = row.edges.smooth;
-    tile.positive_weight[i] = static_cast<T>(row.positive);
-    end.loss += (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * row.loss;
-    end.grad_scale += row.grad_scale;
-    end.grad_bias += row.total;
+    tile.query_top[i] = closed.share.top;
+    tile.query_share[i] = closed.share.share;
+    tile.query_smooth[i] = closed.share.smooth;
+    tile.positive_weight[i] = static_cast<T>(closed.positive_slope);
+    end.loss += (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * closed.loss;
+    end.grad_scale += closed.grad_scale;
+    end.grad_bias += closed.total;
     if (last) {
         end.rank = static_cast<int64_t>(sums.rank);
         end.excluded = static_cast<int64_t>(sums.dropped);
     }
     if (hard == 0) return;
-    weigh_edges(kind, similarity, none, none, hard, l, row.edges, list);
+    row.weigh(similarity, nullptr, nullptr, hard, closed.share, list);
     if (takes_no_part(t, i)) memset(list, 0, sizeof(T) * static_cast<size_t>(hard));
     const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
     for (int64_t h = 0; h < hard; ++h) {
@@ -441,23 +430,20 @@ void variant_close_documents(const TileVariants<E>& t, int64_t begin, int64_t en
         RowEnd sum;
         for (int64_t p = 0; p < t.prefix_count; ++p) {
             const TilePrefix<E>& tile = t.tiles[p];
-            const EdgeSums& sums = tile.document_sums[j];
-            const EdgeLogits<T> l(t.terms, tile.positives[j], T(0));
+            const Sums& sums = tile.document_sums[j];
+            const General<T> row(t.terms, tile.positives[j], T(0));
             const T negatives = tile.document_top[j], common = common_top(t.terms);
-            const T top = common > 0 ? common : top_of(t.terms, l.positive, negatives);
-            EdgeSums shifted = sums;
-            if (negatives != kAbsent<T> && top != negatives) {
-                const double scale = static_cast<double>(exp_one(negatives - top));
-                shifted.sum *= scale;
-                shifted.moment *= scale;
-            }
-            const ClosedRow<T> row = close_row(t.terms, l, top, shifted, share_of(t, p, j));
-            tile.document_top[j] = row.edges.top;
-            tile.document_share[j] = row.edges.share;
-            tile.document_smooth[j] = row.edges.smooth;
-            tile.positive_weight[j] += static_cast<T>(row.positive);
-            sum.loss += 0.5 * t.prefixes[p].weight * row.loss;
-            sum.grad_scale += row.grad_scale;
+            const T top = common > 0 ? common : row.row_top(negatives);
+            Sums shifted = sums;
+            if (negatives != kAbsent<T> && top != negatives)
+                shifted.rescale(static_cast<double>(exp_one(negatives - top)));
+            const auto closed = row.close(top, shifted, share_of(t, p, j));
+            tile.document_top[j] = closed.share.top;
+            tile.document_share[j] = closed.share.share;
+            tile.document_smooth[j] = closed.share.smooth;
+            tile.positive_weight[j] += static_cast<T>(closed.positive_slope);
+            sum.loss += 0.5 * t.prefixes[p].weight * closed.loss;
+            sum.grad_scale += closed.grad_scale;
             if (p + 1 == t.prefix_count) sum.excluded = static_cast<int64_t>(sums.dropped);
         }
         t.documents[j] = sum;
@@ -472,15 +458,14 @@ void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
     T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
     const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
-    const EdgeLogits<T> l(t.terms, tile.positives[i], positive_correction(t, i));
+    const General<T> query(t.terms, tile.positives[i], positive_correction(t, i));
     const EdgeShare<T> w{tile.query_top[i], tile.query_share[i], tile.query_smooth[i]};
     if (!t.both) {
-        weigh_edges(kind_of(t.terms), static_cast<const T*>(scores),
-                    t.terms.correction ? t.terms.correction + begin : nullptr, counts, n, l, w, scores);
+        query.weigh(scores, t.terms.correction ? t.terms.correction + begin : nullptr, counts, n, w, scores);
         return;
     }
     if (const T common = common_top(t.terms); common > 0) {
-        const Lanes<T> factor = broadcast(l.factor), top = broadcast(common), share = broadcast(w.share);
+        const Lanes<T> factor = broadcast(query.factor), top = broadcast(common), share = broadcast(w.share);
         const Lanes<T> zero = broadcast(T(0)), absent = broadcast(kAbsent<T>);
         const T* const shares = tile.document_share + begin;
         for (int64_t k = 0; k < n; k += kLanes<T>) {
@@ -490,19 +475,19 @@ void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_
         }
         return;
     }
-    with_kind(kind_of(t.terms), [&](auto constant) {
+    with_kind(query.kind, [&](auto constant) {
         constexpr EdgeKind kKind = decltype(constant)::value;
-        const Lanes<T> factor = broadcast(l.factor), limit = broadcast(l.limit), zero = broadcast(T(0));
+        const Lanes<T> factor = broadcast(query.factor), limit = broadcast(query.limit), zero = broadcast(T(0));
         const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
         const T *const tops = tile.document_top + begin, *const shares = tile.document_share + begin;
         const T *const smooths = tile.document_smooth + begin, *const positives = tile.positives + begin;
         for (int64_t k = 0; k < n; k += kLanes<T>) {
             const Lanes<T> s = load(static_cast<const T*>(scores) + k);
             const Lanes<T> of_query =
-                edge_weight<kKind>(negative_logit<kKind>(s, factor, zero, limit), zero, top, share, smooth);
+                edge_slope<kKind>(negative_logit<kKind>(s, factor, zero, limit), zero, top, share, smooth);
             const Lanes<T> z = ColumnLogits<T>(t.terms, positives + k).template of<kKind>(s);
             const Lanes<T> of_document =
-                edge_weight<kKind>(z, zero, load(tops + k), load(shares + k), load(smooths + k));
+                edge_slope<kKind>(z, zero, load(tops + k), load(shares + k), load(smooths + k));
             store(scores + k, of_query + of_document);
         }
     });
@@ -647,7 +632,7 @@ void variant_finish_documents(const TileVariants<E>& t, int64_t begin, int64_t e
 template <class E>
 negcos::Totals variant_totals(const TileVariants<E>& t) noexcept {
     negcos::Totals totals;
-    LossWriter<E> writer(t.outputs.losses, t.outputs.hit_probability);
+    LossWriter<E, GeneralRow<Working<E>>> writer(t.outputs);
     for (int64_t i = 0; i < t.batch(); ++i) {
         RowEnd end = t.queries[i];
         if (t.both) {
@@ -656,15 +641,14 @@ negcos::Totals variant_totals(const TileVariants<E>& t) noexcept {
             end.excluded += t.documents[i].excluded;
         }
         const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
-        totals.loss.add(weight == 0 ? 0 : weight * end.loss);
         totals.grad_scale.add(end.grad_scale);
         totals.grad_bias.add(end.grad_bias);
         totals.rank_zero += end.rank == 0;
         totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(end.rank)));
         totals.excluded += end.excluded;
-        writer.add(i, end.loss);
+        writer.add(i, weight, {end.loss}, totals);
     }
-    writer.flush();
+    writer.flush(totals);
     return totals;
 }
 

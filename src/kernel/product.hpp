@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Products of small matrices, knowing nothing of losses: operands packed in the order in which they are read, and one
+// micro-kernel that multiplies a small tile kept in registers. Each output element is one chain of FMAs in the order of
+// the inner index, so tile shapes cannot change the bits; chains over long rows are cut and added up.
+#ifndef NEGCOS_KERNEL_PRODUCT_HPP
+#define NEGCOS_KERNEL_PRODUCT_HPP
+
+#include "kernel/simd.hpp"
+#include "work.hpp"
+
+namespace {
+
+using negcos::pad_lanes;
+
+// Rows and vectors of a register tile: as many accumulators as the registers hold beside their operands.
+#if NEGCOS_KERNEL_AVX512
+constexpr int kTileRows = 12, kTileVectors = 2;
+#elif NEGCOS_KERNEL_SCALAR
+constexpr int kTileRows = 2, kTileVectors = 1;
+#else
+constexpr int kTileRows = 6, kTileVectors = 1;
+#endif
+
+// c[m][v] (+)= sum_k a[m][k] * b[k][v], v a vector of lanes. Side by side in a are either the steps, rows being
+// a_stride apart, or the rows, steps being a_stride apart: constant offsets from few pointers, so that next to nothing
+// competes with the FMAs.
+enum class Left { kStepsTogether, kRowsTogether };
+template <class T>
+struct Product {
+    const T* a;
+    int64_t a_stride;
+    const T* b;
+    int64_t b_vector, b_step;
+    T* c;
+    int64_t c_row, c_vector;
+    int64_t rows, vectors, steps;
+    bool add;
+};
+
+template <int kRows, int kVectors, class T>
+using Tile = Lanes<T>[kRows][kVectors];
+
+// One step for the whole tile; left(m) is the scalar of row m.
+template <int kRows, int kVectors, class T, class LeftOf>
+[[gnu::always_inline]] inline void multiply_step(Tile<kRows, kVectors, T>& acc, const T* b, int64_t b_vector,
+                                                 LeftOf&& left) {
+    Lanes<T> right[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * b_vector);
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m) {
+        const Lanes<T> x = broadcast(left(m));
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) acc[m][v] = multiply_add(x, right[v], acc[m][v]);
+    }
+}
+
+template <Left kLeft, int kRows, int kVectors, class T>
+void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
+    Tile<kRows, kVectors, T> acc;
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m)
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) acc[m][v] = broadcast(T(0));
+    const int64_t stride = p.a_stride, b_step = p.b_step, b_vector = p.b_vector;
+    if constexpr (kLeft == Left::kRowsTogether) {
+        for (int64_t k = p.steps; k > 0; --k) {
+            multiply_step<kRows, kVectors>(acc, b, b_vector, [&](int m) { return a[m]; });
+            __builtin_prefetch(a + 12 * stride);  // each step a line of its own, in strides that hardware follows late
+            a += stride;
+            b += b_step;
+        }
+    } else {
+        // One pointer for three rows: base, base + stride and base + 2 * stride are addresses that cost nothing. The
+        // empty asm keeps the compiler from making a pointer of each row, for which there are not enough registers.
+        constexpr int kPointers = (kRows + 2) / 3;
+        const T* left[kPointers];
+#pragma GCC unroll 16
+        for (int g = 0; g < kPointers; ++g) left[g] = a + 3 * g * stride;
+        for (int64_t k = p.steps; k > 0; --k) {
+            multiply_step<kRows, kVectors>(acc, b, b_vector, [&](int m) { return left[m / 3][m % 3 * stride]; });
+            b += b_step;
+#pragma GCC unroll 16
+            for (int g = 0; g < kPointers; ++g) {
+                ++left[g];
+                asm("" : "+r"(left[g]));
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < kRows; ++m)
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) {
+            T* out = c + m * p.c_row + v * p.c_vector;
+            store(out, p.add ? load(static_cast<const T*>(out)) + acc[m][v] : acc[m][v]);
+        }
+}
+
+template <Left kLeft, int kRows, int kVectors, class T>
+void multiply_last_rows(const Product<T>& p, int64_t rows, const T* a, const T* b, T* c) {
+    if (rows == kRows)
+        multiply_tile<kLeft, kRows, kVectors>(p, a, b, c);
+    else if constexpr (kRows > 1)
+        multiply_last_rows<kLeft, kRows - 1, kVectors>(p, rows, a, b, c);
+}
+
+template <Left kLeft, int kVectors, class T>
+void multiply_rows(const Product<T>& p, int64_t vector) {
+    const int64_t a_row = kLeft == Left::kRowsTogether ? 1 : p.a_stride;
+    const T* b = p.b + vector * p.b_vector;
+    T* c = p.c + vector * p.c_vector;
+    int64_t m = 0;
+    for (; m + kTileRows <= p.rows; m += kTileRows)
+        multiply_tile<kLeft, kTileRows, kVectors>(p, p.a + m * a_row, b, c + m * p.c_row);
+    if constexpr (kTileRows > 1)
+        if (m < p.rows)
+            multiply_last_rows<kLeft, kTileRows - 1, kVectors>(p, p.rows - m, p.a + m * a_row, b, c + m * p.c_row);
+}
+
+template <Left kLeft, class T>
+void multiply(const Product<T>& p) {
+    int64_t v = 0;
+    for (; v + kTileVectors <= p.vectors; v += kTileVectors) multiply_rows<kLeft, kTileVectors>(p, v);
+    for (; v < p.vectors; ++v) multiply_rows<kLeft, 1>(p, v);
+}
+
+// Rows over their norms, padded to whole lanes, and for documents (panels != nullptr) the same transposed in groups of
+// kLanes rows: panels[(group * width + column) * kLanes + row]. begin is a multiple of kLanes.
+template <class E>
+void tile_pack(const negcos::Rows<E>& rows, int64_t dim, Working<E>* units, Working<E>* panels, int64_t begin,
+               int64_t end) noexcept {
+    using T = Working<E>;
+    const int64_t width = pad_lanes<T>(dim), stride = negcos::odd_lines<T>(dim);
+    for (int64_t i = begin; i < end; ++i) {
+        const E* row = rows.data + i * rows.stride;
+        const Lanes<T> s = broadcast(rows.rescale[i]), inverse = broadcast(rows.inverse[i]);
+        T* unit = units + i * stride;
+        int64_t c = 0;
+        for (; c + kLanes<T> <= dim; c += kLanes<T>) store(unit + c, load(row + c) * s * inverse);
+        if (c < dim) {
+            const Lanes<T> x = load_first(row + c, static_cast<int>(dim - c)) * s * inverse;
+            store(unit + c, select_less(lane_indices<T>(), broadcast(static_cast<T>(dim - c)), x, broadcast(T(0))));
+        }
+    }
+    if (!panels) return;
+    for (int64_t first = begin; first < end; first += kLanes<T>) {
+        T* panel = panels + first * width;
+        const int64_t count = end - first < kLanes<T> ? end - first : kLanes<T>;
+        for (int64_t l = 0; l < kLanes<T>; ++l)
+            for (int64_t c = 0; c < width; ++c)
+                panel[c * kLanes<T> + l] = l < count ? units[(first + l) * stride + c] : T(0);
+    }
+}
+
+// Similarities of `rows` queries with `vectors` groups of documents: scores[row][document], on top of what is there
+// when `add`. An element is a chain of its own, not one of kLanes: so its chains are shorter than in a gather's blocks.
+constexpr int64_t kScoreSteps = 256;
+template <class T>
+void multiply_units(const T* queries, int64_t query_stride, const T* panels, int64_t width, int64_t dim, int64_t rows,
+                    int64_t vectors, T* scores, int64_t stride, bool add) {
+    Product<T> p{queries, query_stride, panels, kLanes<T> * width, kLanes<T>, scores,
+                 stride,  kLanes<T>,    rows,   vectors,           dim,       add};
+    for (int64_t c = 0; c == 0 || c < dim; c += kScoreSteps) {
+        p.steps = dim - c < kScoreSteps ? dim - c : kScoreSteps;
+        multiply<Left::kStepsTogether>(p);
+        p.a += kScoreSteps;
+        p.b += kScoreSteps * p.b_step;
+        p.add = true;
+    }
+}
+
+}  // namespace
+
+#endif

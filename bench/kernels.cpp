@@ -89,8 +89,8 @@ struct Operands {
         const KernelTable<T>& table = kernels.table<T>();
         scratch.resize(static_cast<std::size_t>(
             std::max(table.gather_scratch(dim, kRounds + 1), table.tile_scratch(stride, kRows, 1))));
-        table.norms(matrix, dim, 1e-12, 0, kRows);
-        table.tile_pack(matrix, dim, units.data(), panels.data(), 0, kRows);
+        table.norms(matrix, dim, 1e-12, {0, kRows});
+        table.tile_pack(matrix, dim, units.data(), panels.data(), {0, kRows});
     }
 
     negcos::Tiles<T> tiles() {
@@ -147,7 +147,9 @@ Work philox_work(int64_t) {
 template <class T>
 Work norms_work(int64_t dim) {
     auto o = std::make_shared<Operands<T>>(dim);
-    return {[=](const Kernels& k) { k.table<T>().norms(o->matrix, dim, 1e-12, 0, kRows); },
+    return {[=](const Kernels& k) {
+                k.table<T>().norms(o->matrix, dim, 1e-12, {0, kRows});
+            },
             [=] { return bytes_of(o->inverse); }, kRows, static_cast<double>(kRows * dim) * sizeof(T), 0};
 }
 
@@ -157,7 +159,7 @@ Work gather_queries_work(int64_t dim) {
     const double pairs = kRows * (o->kRounds + 1);
     return {[=](const Kernels& k) {
                 if (o->scratch.empty()) o->prepare(k);
-                k.table<T>().gather_queries(o->gather(), 0, kRows, o->scratch.data());
+                k.table<T>().gather_queries(o->gather(), {0, kRows}, o->scratch.data());
             },
             [=] { return bytes_of(o->gradient) + bytes_of(o->edges) + bytes_of(o->losses); }, pairs,
             pairs * static_cast<double>(dim) * sizeof(T), 4 * pairs * static_cast<double>(dim)};
@@ -169,7 +171,7 @@ Work tile_scores_work(int64_t dim) {
     const double pairs = kRows * kRows;
     return {[=](const Kernels& k) {
                 if (o->scratch.empty()) o->prepare(k);
-                k.table<T>().tile_scores(o->tiles(), 0, kRows, 0, o->scratch.data());
+                k.table<T>().tile_scores(o->tiles(), {0, kRows}, 0, o->scratch.data());
             },
             [=] { return bytes_of(o->scores) + bytes_of(o->sums_of_chunks); }, pairs, 0,
             2 * pairs * static_cast<double>(dim)};
@@ -182,10 +184,10 @@ Work tile_documents_work(int64_t dim) {
     return {[=](const Kernels& k) {
                 if (o->scratch.empty()) {
                     o->prepare(k);
-                    k.table<T>().tile_scores(o->tiles(), 0, kRows, 0, o->scratch.data());
+                    k.table<T>().tile_scores(o->tiles(), {0, kRows}, 0, o->scratch.data());
                     std::fill(o->weight.begin(), o->weight.end(), T(0.5));
                 }
-                k.table<T>().tile_documents(o->tiles(), 0, kRows, 0, o->scratch.data());
+                k.table<T>().tile_documents(o->tiles(), {0, kRows}, 0, o->scratch.data());
             },
             [=] { return bytes_of(o->sums); }, pairs, 0, 2 * pairs * static_cast<double>(dim)};
 }

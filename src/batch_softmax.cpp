@@ -41,9 +41,8 @@ bool BatchSoftmaxEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tota
     const Rows<E>&queries = problem.queries(), &documents = problem.documents();
     const bool small = saturated_product(queries.count * pairs_.slots(), problem.dim) < kInlineWork;
     const auto blocks = [&](int64_t rows, auto&& body) {
-        return for_each_block(parallel, rows, rows_per_task_, small, [&](int64_t begin, int64_t end, int64_t worker) {
-            body(begin, end, scratch_ + worker * scratch_size_);
-        });
+        return for_each_block(parallel, rows, rows_per_task_, small,
+                              [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
     };
     if (!pairs_.build(parallel, kernels, small)) return false;
 
@@ -56,9 +55,7 @@ bool BatchSoftmaxEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tota
     similarities.softmax = false;
     similarities.positives = similarity_;
     similarities.outputs.logits = problem.outputs.logits;
-    if (!blocks(queries.count, [&](int64_t begin, int64_t end, T* scratch) {
-            kernels_.gather_queries(similarities, begin, end, scratch);
-        }))
+    if (!blocks(queries.count, [&](Range range, T* scratch) { kernels_.gather_queries(similarities, range, scratch); }))
         return false;
 
     totals = kernels_.batch_softmax({queries.count, similarity_, problem.terms, slopes_, exps_, problem.outputs});
@@ -67,9 +64,7 @@ bool BatchSoftmaxEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tota
                               Output<E> output) {
         if (!output.data) return true;
         const GatherGradient<E> work{targets, sources, problem.dim, incoming, slopes_, problem.terms.factor, output};
-        return blocks(targets.count, [&](int64_t begin, int64_t end, T* scratch) {
-            kernels_.gather_gradient(work, begin, end, scratch);
-        });
+        return blocks(targets.count, [&](Range range, T* scratch) { kernels_.gather_gradient(work, range, scratch); });
     };
     return positives_.build(parallel, kernels, small) &&
            gradient(queries, documents, documents_of_queries(), problem.outputs.grad_queries) &&

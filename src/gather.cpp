@@ -22,9 +22,8 @@ bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& to
     const Rows<E>&queries = problem.queries(), &documents = problem.documents();
     const bool small = saturated_product(queries.count * pairs_.slots(), problem.dim) < kInlineWork;
     const auto blocks = [&](int64_t rows, auto&& body) {
-        return for_each_block(parallel, rows, rows_per_task_, small, [&](int64_t begin, int64_t end, int64_t worker) {
-            body(begin, end, scratch_ + worker * scratch_size_);
-        });
+        return for_each_block(parallel, rows, rows_per_task_, small,
+                              [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
     };
     if (!pairs_.build(parallel, kernels, small)) return false;
 
@@ -36,8 +35,8 @@ bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& to
     forward.terms = problem.terms;
     forward.edges = slopes_;
     forward.outputs = problem.outputs;
-    if (!blocks(queries.count, [&](int64_t begin, int64_t end, T* scratch) {
-            task_totals_[begin / rows_per_task_] = kernels_.gather_queries(forward, begin, end, scratch);
+    if (!blocks(queries.count, [&](Range range, T* scratch) {
+            task_totals_[range.begin / rows_per_task_] = kernels_.gather_queries(forward, range, scratch);
         }))
         return false;
     for (int64_t task = 0; task < tasks_of(queries.count, rows_per_task_); ++task) totals.add(task_totals_[task]);
@@ -50,9 +49,8 @@ bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& to
                                      slopes_,
                                      problem.terms.factor,
                                      problem.outputs.grad_documents};
-    return blocks(documents.count, [&](int64_t begin, int64_t end, T* scratch) {
-        kernels_.gather_gradient(backward, begin, end, scratch);
-    });
+    return blocks(documents.count,
+                  [&](Range range, T* scratch) { kernels_.gather_gradient(backward, range, scratch); });
 }
 
 template class GatherEngine<float>;

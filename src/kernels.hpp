@@ -13,41 +13,38 @@ template <class E>
 struct KernelTable {
     using T = Working<E>;
     // Norms of rows [begin, end).
-    NormCounts (*norms)(const Rows<E>&, int64_t dim, double floor, int64_t begin, int64_t end) noexcept;
+    NormCounts (*norms)(const Rows<E>&, int64_t dim, double floor, Range range) noexcept;
 
     // scratch: gather_scratch(dim, slots) elements.
     int64_t (*gather_scratch)(int64_t dim, int64_t slots) noexcept;
-    Totals (*gather_queries)(const GatherQueries<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*gather_gradient)(const GatherGradient<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    Totals (*gather_queries)(const GatherQueries<E>&, Range range, T* scratch) noexcept;
+    void (*gather_gradient)(const GatherGradient<E>&, Range range, T* scratch) noexcept;
     Totals (*batch_softmax)(const BatchSoftmax<E>&) noexcept;
 
-    void (*tile_pack)(const Rows<E>&, int64_t dim, T* units, T* panels, int64_t begin, int64_t end) noexcept;
-    void (*tile_positives)(const Tiles<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*tile_counts)(const Tiles<E>&, int64_t first, int64_t begin, int64_t end) noexcept;
-    void (*tile_scores)(const Tiles<E>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
-    Totals (*tile_combine)(const Tiles<E>&, int64_t first, int64_t count, T* scratch) noexcept;
-    void (*tile_documents)(const Tiles<E>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
-    void (*tile_finish_queries)(const Tiles<E>&, int64_t first, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*tile_finish_documents)(const Tiles<E>&, int64_t begin, int64_t end) noexcept;
+    void (*tile_pack)(const Rows<E>&, int64_t dim, T* units, T* panels, Range range) noexcept;
+    void (*tile_positives)(const Tiles<E>&, Range range, T* scratch) noexcept;
+    void (*tile_counts)(const Tiles<E>&, int64_t first, Range range) noexcept;
+    void (*tile_scores)(const Tiles<E>&, Range block, int64_t chunk, T* scratch) noexcept;
+    Totals (*tile_combine)(const Tiles<E>&, Range block, T* scratch) noexcept;
+    void (*tile_documents)(const Tiles<E>&, Range block, int64_t chunk, T* scratch) noexcept;
+    void (*tile_finish_queries)(const Tiles<E>&, int64_t first, Range range, T* scratch) noexcept;
+    void (*tile_finish_documents)(const Tiles<E>&, Range range) noexcept;
     int64_t (*tile_scratch)(int64_t stride, int64_t block, int64_t chunks) noexcept;  // elements, for all of the above
 
     // The general loss. Scratch of all of it: variant_scratch() elements, or tile_variant_scratch().
     int64_t (*variant_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t dim, int64_t slots) noexcept;
-    Totals (*variant_queries)(const GatherVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*variant_documents)(const GatherVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*hard_gradient)(const HardNegatives<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    Totals (*variant_queries)(const GatherVariants<E>&, Range range, T* scratch) noexcept;
+    void (*variant_documents)(const GatherVariants<E>&, Range range, T* scratch) noexcept;
+    void (*hard_gradient)(const HardNegatives<E>&, Range range, T* scratch) noexcept;
     // Rows of units with NaN or Inf become 0, so that their products with the weights of what is dropped are 0 too.
-    void (*variant_calm)(T* units, int64_t stride, int64_t width, T* broken, int64_t begin, int64_t end) noexcept;
-    void (*variant_positives)(const TileVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
-    void (*variant_scores)(const TileVariants<E>&, int64_t first, int64_t count, int64_t chunk, bool sums,
-                           T* scratch) noexcept;
-    void (*variant_close_queries)(const TileVariants<E>&, int64_t first, int64_t begin, int64_t end,
-                                  T* scratch) noexcept;
-    void (*variant_close_documents)(const TileVariants<E>&, int64_t begin, int64_t end) noexcept;
-    void (*variant_weights)(const TileVariants<E>&, int64_t first, int64_t count, int64_t chunk, T* scratch) noexcept;
-    void (*variant_finish_queries)(const TileVariants<E>&, int64_t first, int64_t begin, int64_t end,
-                                   T* scratch) noexcept;
-    void (*variant_finish_documents)(const TileVariants<E>&, int64_t begin, int64_t end, T* scratch) noexcept;
+    void (*variant_calm)(T* units, int64_t stride, int64_t width, T* broken, Range range) noexcept;
+    void (*variant_positives)(const TileVariants<E>&, Range range, T* scratch) noexcept;
+    void (*variant_scores)(const TileVariants<E>&, Range block, int64_t chunk, bool sums, T* scratch) noexcept;
+    void (*variant_close_queries)(const TileVariants<E>&, int64_t first, Range range, T* scratch) noexcept;
+    void (*variant_close_documents)(const TileVariants<E>&, Range range) noexcept;
+    void (*variant_weights)(const TileVariants<E>&, Range block, int64_t chunk, T* scratch) noexcept;
+    void (*variant_finish_queries)(const TileVariants<E>&, int64_t first, Range range, T* scratch) noexcept;
+    void (*variant_finish_documents)(const TileVariants<E>&, Range range, T* scratch) noexcept;
     Totals (*variant_totals)(const TileVariants<E>&) noexcept;
     int64_t (*tile_variant_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t chunk, int64_t chunks,
                                     int64_t hard) noexcept;

@@ -36,22 +36,23 @@ bool find_norms_of(Rows<E> Prefix<E>::*side, Problem<E>& problem, bool dot, doub
     const int64_t per_task = rows_per_task(problem.dim * prefixes);
     std::atomic<int64_t> zero{0}, broken{0}, rescaled{0};
     std::atomic<bool> dead[kMostPrefixes] = {};
-    const auto block = [&](int64_t begin, int64_t end, int64_t) {
+    const auto block = [&](Range range, int64_t) {
         for (int64_t k = 0, dim = 0; k < prefixes; ++k) {
             Rows<E> rows = problem.prefixes[k].*side;
             rows.data = whole.data;
             dim += problem.prefixes[k].dim;
             if (dot) {
-                for (int64_t i = begin; i < end; ++i) rows.inverse[i] = rows.rescale[i] = 1, rows.project[i] = 0;
+                for (int64_t i = range.begin; i < range.end; ++i)
+                    rows.inverse[i] = rows.rescale[i] = 1, rows.project[i] = 0;
                 continue;
             }
-            const NormCounts counts = kernels.norms(rows, dim, floor, begin, end);
+            const NormCounts counts = kernels.norms(rows, dim, floor, range);
             rescaled += counts.rescaled;
             if (counts.zero > 0) dead[k] = true;
             if (k + 1 == prefixes) zero += counts.zero, broken += counts.broken;
         }
         for (int64_t k = prefixes - 1; k >= 0 && prefixes > 1; --k)
-            for (int64_t i = begin; i < end; ++i)
+            for (int64_t i = range.begin; i < range.end; ++i)
                 link_row<Working<E>>(problem.prefixes[k].*side,
                                      k + 1 < prefixes ? &(problem.prefixes[k + 1].*side) : nullptr, i);
     };

@@ -59,12 +59,12 @@ inline int64_t tasks_of(int64_t rows, int64_t per_task) {
     return (rows + per_task - 1) / per_task;
 }
 
-// body(begin, end, worker) over blocks of rows.
+// body(range, worker) over blocks of rows.
 template <class Parallel, class Body>
 bool for_each_block(Parallel& parallel, int64_t rows, int64_t per_task, bool run_inline, Body&& body) {
     return parallel.for_each(tasks_of(rows, per_task), run_inline, [&](int64_t task, int64_t worker) {
         const int64_t begin = task * per_task;
-        body(begin, begin + per_task < rows ? begin + per_task : rows, worker);
+        body(Range{begin, begin + per_task < rows ? begin + per_task : rows}, worker);
     });
 }
 

@@ -60,47 +60,42 @@ bool TileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& tota
         if (!pairs_.build(parallel, kernels, small)) return false;
         t.candidates = pairs_.candidates();
     }
-    const bool packed = blocks(documents,
-                               [&](int64_t begin, int64_t end, int64_t) {
-                                   kernels_.tile_pack(t.documents, problem.dim, t.document_units, t.panels, begin, end);
-                               }) &&
-                        blocks(batch,
-                               [&](int64_t begin, int64_t end, int64_t) {
-                                   kernels_.tile_pack(t.queries, problem.dim, t.query_units, nullptr, begin, end);
-                               }) &&
-                        blocks(batch, [&](int64_t begin, int64_t end, int64_t worker) {
-                            kernels_.tile_positives(t, begin, end, scratch(worker));
-                        });
+    const bool packed =
+        blocks(documents,
+               [&](Range range, int64_t) {
+                   kernels_.tile_pack(t.documents, problem.dim, t.document_units, t.panels, range);
+               }) &&
+        blocks(batch, [&](Range range,
+                          int64_t) { kernels_.tile_pack(t.queries, problem.dim, t.query_units, nullptr, range); }) &&
+        blocks(batch, [&](Range range, int64_t worker) { kernels_.tile_positives(t, range, scratch(worker)); });
     if (!packed) return false;
 
     // The first block of queries writes the sums, the others add to them.
     if (batch == 0 && t.document_sums)
         std::memset(t.document_sums, 0, sizeof(T) * static_cast<size_t>(documents * t.stride));
     for (int64_t first = 0; first < batch; first += t.block) {
-        const int64_t count = batch - first < t.block ? batch - first : t.block;
-        if (t.counts && !for_each_block(parallel, count, 8, small, [&](int64_t begin, int64_t end, int64_t) {
-                kernels_.tile_counts(t, first, begin, end);
-            }))
+        const Range block{first, batch - first < t.block ? batch : first + t.block};
+        if (t.counts && !for_each_block(parallel, block.count(), 8, small,
+                                        [&](Range range, int64_t) { kernels_.tile_counts(t, first, range); }))
             return false;
         if (!parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
-                kernels_.tile_scores(t, first, count, chunk, scratch(worker));
+                kernels_.tile_scores(t, block, chunk, scratch(worker));
             }))
             return false;
-        totals.add(kernels_.tile_combine(t, first, count, scratch_));
+        totals.add(kernels_.tile_combine(t, block, scratch_));
         if (!t.gradients) continue;
         if (t.outputs.grad_documents.data && !parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
-                kernels_.tile_documents(t, first, count, chunk, scratch(worker));
+                kernels_.tile_documents(t, block, chunk, scratch(worker));
             }))
             return false;
         if (t.outputs.grad_queries.data &&
-            !for_each_block(parallel, count, 8, small, [&](int64_t begin, int64_t end, int64_t worker) {
-                kernels_.tile_finish_queries(t, first, begin, end, scratch(worker));
+            !for_each_block(parallel, block.count(), 8, small, [&](Range range, int64_t worker) {
+                kernels_.tile_finish_queries(t, first, range, scratch(worker));
             }))
             return false;
     }
-    return !t.outputs.grad_documents.data || blocks(documents, [&](int64_t begin, int64_t end, int64_t) {
-        kernels_.tile_finish_documents(t, begin, end);
-    });
+    return !t.outputs.grad_documents.data ||
+           blocks(documents, [&](Range range, int64_t) { kernels_.tile_finish_documents(t, range); });
 }
 
 template class TileEngine<float>;

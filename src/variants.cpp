@@ -51,24 +51,22 @@ bool GatherVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tot
     work_.terms = problem.terms;
     work_.outputs = problem.outputs;
     const auto blocks = [&](int64_t rows, auto&& body) {
-        return for_each_block(parallel, rows, rows_per_task_, small, [&](int64_t begin, int64_t end, int64_t worker) {
-            body(begin, end, scratch_ + worker * scratch_size_);
-        });
+        return for_each_block(parallel, rows, rows_per_task_, small,
+                              [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
     };
-    if (!blocks(problem.queries().count, [&](int64_t begin, int64_t end, T* scratch) {
-            task_totals_[begin / rows_per_task_] = kernels_.variant_queries(work_, begin, end, scratch);
+    if (!blocks(problem.queries().count, [&](Range range, T* scratch) {
+            task_totals_[range.begin / rows_per_task_] = kernels_.variant_queries(work_, range, scratch);
         }))
         return false;
     for (int64_t task = 0; task < tasks_of(problem.queries().count, rows_per_task_); ++task)
         totals.add(task_totals_[task]);
-    if (problem.outputs.grad_documents.data &&
-        !blocks(problem.documents().count, [&](int64_t begin, int64_t end, T* scratch) {
-            kernels_.variant_documents(work_, begin, end, scratch);
+    if (problem.outputs.grad_documents.data && !blocks(problem.documents().count, [&](Range range, T* scratch) {
+            kernels_.variant_documents(work_, range, scratch);
         }))
         return false;
     const HardNegatives<E> hard = hard_negatives(problem, work_.hard_edges);
-    return !hard.gradient.data || blocks(problem.queries().count, [&](int64_t begin, int64_t end, T* scratch) {
-        kernels_.hard_gradient(hard, begin, end, scratch);
+    return !hard.gradient.data || blocks(problem.queries().count, [&](Range range, T* scratch) {
+        kernels_.hard_gradient(hard, range, scratch);
     });
 }
 
@@ -137,28 +135,21 @@ bool TileVariantEngine<E>::walk(Parallel& parallel, bool small, bool sums, bool 
             t.chunks, small, [&](int64_t chunk, int64_t worker) { body(chunk, scratch_ + worker * scratch_size_); });
     };
     for (int64_t first = 0; first < t.batch(); first += t.block) {
-        const int64_t count = t.batch() - first < t.block ? t.batch() - first : t.block;
+        const Range block{first, t.batch() - first < t.block ? t.batch() : first + t.block};
         const auto rows = [&](auto&& body) {
-            return for_each_block(parallel, count, kRowsOfBlock, small,
-                                  [&](int64_t begin, int64_t end, int64_t worker) {
-                                      body(begin, end, scratch_ + worker * scratch_size_);
-                                  });
+            return for_each_block(parallel, block.count(), kRowsOfBlock, small,
+                                  [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
         };
-        if (t.counts &&
-            !rows([&](int64_t begin, int64_t end, T*) { kernels_.tile_counts(counting_, first, begin, end); }))
+        if (t.counts && !rows([&](Range range, T*) { kernels_.tile_counts(counting_, first, range); })) return false;
+        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.variant_scores(t, block, chunk, sums, scratch); }))
             return false;
-        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.variant_scores(t, first, count, chunk, sums, scratch); }))
-            return false;
-        if (sums && !rows([&](int64_t begin, int64_t end, T* scratch) {
-                kernels_.variant_close_queries(t, first, begin, end, scratch);
-            }))
+        if (sums && !rows([&](Range range, T* scratch) { kernels_.variant_close_queries(t, first, range, scratch); }))
             return false;
         if (!gradients) continue;
-        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.variant_weights(t, first, count, chunk, scratch); }))
+        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.variant_weights(t, block, chunk, scratch); }))
             return false;
-        if (t.outputs.grad_queries.data && !rows([&](int64_t begin, int64_t end, T* scratch) {
-                kernels_.variant_finish_queries(t, first, begin, end, scratch);
-            }))
+        if (t.outputs.grad_queries.data &&
+            !rows([&](Range range, T* scratch) { kernels_.variant_finish_queries(t, first, range, scratch); }))
             return false;
     }
     return true;
@@ -171,9 +162,8 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
     TileVariants<E>& t = work_;
     const bool small = saturated_product(batch * documents, problem.dim) < kInlineWork;
     const auto blocks = [&](int64_t rows, auto&& body) {
-        return for_each_block(parallel, rows, kTileRows, small, [&](int64_t begin, int64_t end, int64_t worker) {
-            body(begin, end, scratch_ + worker * scratch_size_);
-        });
+        return for_each_block(parallel, rows, kTileRows, small,
+                              [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
     };
     t.prefixes = problem.prefixes;
     t.tiles = tiles_;
@@ -196,17 +186,18 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
         const Prefix<E>& prefix = problem.prefixes[k];
         const TilePrefix<E>& tile = tiles_[k];
         if (!blocks(documents,
-                    [&](int64_t begin, int64_t end, T*) {
-                        kernels_.tile_pack(prefix.documents, prefix.dim, tile.document_units, tile.panels, begin, end);
+                    [&](Range range, T*) {
+                        kernels_.tile_pack(prefix.documents, prefix.dim, tile.document_units, tile.panels, range);
                     }) ||
             !blocks(batch,
-                    [&](int64_t begin, int64_t end, T*) {
-                        kernels_.tile_pack(prefix.queries, prefix.dim, tile.query_units, nullptr, begin, end);
-                        for (int64_t i = begin; i < end; ++i) tile.broken[i] = k > 0 ? tiles_[k - 1].broken[i] : T(0);
-                        kernels_.variant_calm(tile.query_units, tile.stride, tile.width, tile.broken, begin, end);
+                    [&](Range range, T*) {
+                        kernels_.tile_pack(prefix.queries, prefix.dim, tile.query_units, nullptr, range);
+                        for (int64_t i = range.begin; i < range.end; ++i)
+                            tile.broken[i] = k > 0 ? tiles_[k - 1].broken[i] : T(0);
+                        kernels_.variant_calm(tile.query_units, tile.stride, tile.width, tile.broken, range);
                     }) ||
-            !blocks(documents, [&](int64_t begin, int64_t end, T*) {  // in the gradients: panels keep what scores need
-                kernels_.variant_calm(tile.document_units, tile.stride, tile.width, nullptr, begin, end);
+            !blocks(documents, [&](Range range, T*) {  // in the gradients: panels keep what scores need
+                kernels_.variant_calm(tile.document_units, tile.stride, tile.width, nullptr, range);
             }))
             return false;
         // The first block of queries writes these sums, the others add to them.
@@ -215,16 +206,12 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
         if (batch == 0 && tile.document_moment)
             std::memset(tile.document_moment, 0, sizeof(double) * static_cast<size_t>(documents));
     }
-    if (!blocks(batch,
-                [&](int64_t begin, int64_t end, T* scratch) { kernels_.variant_positives(t, begin, end, scratch); }))
-        return false;
+    if (!blocks(batch, [&](Range range, T* scratch) { kernels_.variant_positives(t, range, scratch); })) return false;
 
     const bool gradients = problem.outputs.grad_queries.data || problem.outputs.grad_documents.data;
     if (!walk(parallel, small, true, gradients && !t.both)) return false;
     if (t.both) {
-        if (!blocks(documents,
-                    [&](int64_t begin, int64_t end, T*) { kernels_.variant_close_documents(t, begin, end); }))
-            return false;
+        if (!blocks(documents, [&](Range range, T*) { kernels_.variant_close_documents(t, range); })) return false;
         // Columns are read in whole lanes.
         for (int64_t k = 0; k < problem.prefix_count; ++k)
             for (int64_t j = documents; j < pad_lanes<T>(documents); ++j)
@@ -233,14 +220,12 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
         if (gradients && !walk(parallel, small, false, true)) return false;
     }
     totals = kernels_.variant_totals(t);
-    if (problem.outputs.grad_documents.data && !blocks(documents, [&](int64_t begin, int64_t end, T* scratch) {
-            kernels_.variant_finish_documents(t, begin, end, scratch);
-        }))
+    if (problem.outputs.grad_documents.data &&
+        !blocks(documents, [&](Range range, T* scratch) { kernels_.variant_finish_documents(t, range, scratch); }))
         return false;
     const HardNegatives<E> hard = hard_negatives(problem, t.hard_edges);
-    return !hard.gradient.data || blocks(batch, [&](int64_t begin, int64_t end, T* scratch) {
-        kernels_.hard_gradient(hard, begin, end, scratch);
-    });
+    return !hard.gradient.data ||
+           blocks(batch, [&](Range range, T* scratch) { kernels_.hard_gradient(hard, range, scratch); });
 }
 
 template class GatherVariantEngine<float>;

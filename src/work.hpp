@@ -8,6 +8,12 @@
 
 namespace negcos {
 
+// Rows from `begin` up to `end`.
+struct Range {
+    int64_t begin = 0, end = 0;
+    NEGCOS_INLINE int64_t count() const { return end - begin; }
+};
+
 // Rows of a matrix and what is known of each: x stands for data row times `rescale`, a power of two that is 1 unless
 // the squared norm would overflow or vanish; `inverse` = 1 / max(|x|, floor), 0 for a zero row; `project` = 1 where
 // the norm is above the floor, so that the gradient has a projection term. For dot products inverse 1, project 0.

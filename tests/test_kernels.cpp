@@ -69,7 +69,7 @@ void norms(long double most_error) {
             rows.inverse = &inverse;
             rows.project = &project;
             rows.rescale = &rescale;
-            const negcos::NormCounts counts = kernels_of(isa).table<T>().norms(rows, 2, 0.0, 0, 1);
+            const negcos::NormCounts counts = kernels_of(isa).table<T>().norms(rows, 2, 0.0, {0, 1});
             const long double exact =
                 std::sqrt(static_cast<long double>(row[0]) * row[0] + static_cast<long double>(row[1]) * row[1]);
             INFO(isa << " 2^" << exponent);

@@ -13,6 +13,7 @@
 namespace {
 
 using negcos::pad_lanes;
+using negcos::Range;
 
 constexpr int64_t kMostTogether = 8;
 constexpr int64_t kIncomingEdges = 256;  // edges of one document taken at a time
@@ -153,7 +154,7 @@ int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
 }
 
 template <bool kRescaled, class E>
-negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
+negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, Range range, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t slots = t.candidates.slots(), together = queries_together<E>(t.dim, slots);
     const int64_t width = pad_lanes<T>(t.dim), list = pad_lanes<T>(slots + kLanes<T>);
@@ -167,8 +168,8 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, int64_t begi
     negcos::Totals totals;
     LossWriter<E, PlainRow> writer(t.outputs);
     memset(query, 0, sizeof(T) * static_cast<size_t>(width));
-    for (int64_t i = begin; i < end; i += together) {
-        const int64_t count = end - i < together ? end - i : together;
+    for (int64_t i = range.begin; i < range.end; i += together) {
+        const int64_t count = range.end - i < together ? range.end - i : together;
         for (int64_t g = 0; g < count; ++g) find_similarities<kRescaled>(t, softmax, i + g, query, edges[g]);
         if (!t.softmax) continue;
         for (int64_t g = 0; g < count; ++g) find_weights(t, softmax, i + g, edges[g], writer, totals);
@@ -180,10 +181,9 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, int64_t begi
 }
 
 template <class E>
-negcos::Totals gather_queries(const negcos::GatherQueries<E>& t, int64_t begin, int64_t end,
-                              Working<E>* scratch) noexcept {
-    return t.queries.rescaled || t.documents.rescaled ? gather_queries_of<true>(t, begin, end, scratch)
-                                                      : gather_queries_of<false>(t, begin, end, scratch);
+negcos::Totals gather_queries(const negcos::GatherQueries<E>& t, Range range, Working<E>* scratch) noexcept {
+    return t.queries.rescaled || t.documents.rescaled ? gather_queries_of<true>(t, range, scratch)
+                                                      : gather_queries_of<false>(t, range, scratch);
 }
 
 // Walks the edges that reach one target, a few at a time, in their fixed order.
@@ -221,14 +221,14 @@ private:
 };
 
 template <bool kRescaled, class E>
-void gather_gradient_of(const negcos::GatherGradient<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
+void gather_gradient_of(const negcos::GatherGradient<E>& t, Range range, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t width = pad_lanes<T>(t.dim);
     T* total = scratch;
     T* coefficient = total + width;
     int64_t* edge = reinterpret_cast<int64_t*>(coefficient + kIncomingEdges);
     int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
-    for (int64_t j = begin; j < end; ++j) {
+    for (int64_t j = range.begin; j < range.end; ++j) {
         memset(total, 0, sizeof(T) * static_cast<size_t>(width));
         IncomingWalk walk(t.incoming, j);
         while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
@@ -244,11 +244,11 @@ void gather_gradient_of(const negcos::GatherGradient<E>& t, int64_t begin, int64
 }
 
 template <class E>
-void gather_gradient(const negcos::GatherGradient<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+void gather_gradient(const negcos::GatherGradient<E>& t, Range range, Working<E>* scratch) noexcept {
     if (t.targets.rescaled || t.sources.rescaled)
-        gather_gradient_of<true>(t, begin, end, scratch);
+        gather_gradient_of<true>(t, range, scratch);
     else
-        gather_gradient_of<false>(t, begin, end, scratch);
+        gather_gradient_of<false>(t, range, scratch);
 }
 
 // loss_i = -z_i + log sum_i' exp z_i' over the positives' logits; d sum_i loss_i / d z_i = B p_i - 1.

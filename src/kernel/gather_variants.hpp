@@ -301,7 +301,7 @@ bool any_rescaled(const Prefix<E>* prefixes, int64_t prefix_count) {
 }
 
 template <bool kRescaled, class E>
-negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
+negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, Range range, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t slots = t.candidates.slots() + t.terms.hard, together = queries_together<E>(t.dim, slots);
     const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
@@ -311,8 +311,8 @@ negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t be
         edges[g] = VariantQuery<T>(lists + g * VariantQuery<T>::size(slots, t.prefix_count), slots, t.prefix_count);
     negcos::Totals totals;
     LossWriter<E, GeneralRow<T>> writer(t.outputs);
-    for (int64_t i = begin; i < end; i += together) {
-        const int64_t count = end - i < together ? end - i : together;
+    for (int64_t i = range.begin; i < range.end; i += together) {
+        const int64_t count = range.end - i < together ? range.end - i : together;
         for (int64_t g = 0; g < count; ++g) find_variant_similarities<kRescaled>(t, i + g, query, edges[g]);
         for (int64_t g = 0; g < count; ++g) find_variant_weights(t, i + g, edges[g], writer, totals);
         if (t.edges || t.hard_edges || t.outputs.grad_queries.data)
@@ -325,10 +325,9 @@ negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, int64_t be
 }
 
 template <class E>
-negcos::Totals variant_queries(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end,
-                               Working<E>* scratch) noexcept {
-    return any_rescaled(t.prefixes, t.prefix_count) ? variant_queries_of<true>(t, begin, end, scratch)
-                                                    : variant_queries_of<false>(t, begin, end, scratch);
+negcos::Totals variant_queries(const negcos::GatherVariants<E>& t, Range range, Working<E>* scratch) noexcept {
+    return any_rescaled(t.prefixes, t.prefix_count) ? variant_queries_of<true>(t, range, scratch)
+                                                    : variant_queries_of<false>(t, range, scratch);
 }
 
 // What was dropped has weight 0, and must not meet a NaN in its query. Returns the edges that are left.
@@ -349,7 +348,7 @@ int64_t without_dropped(int32_t* source, T* coefficient, int64_t n, int64_t reco
 }
 
 template <bool kRescaled, class E>
-void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) {
+void variant_documents_of(const negcos::GatherVariants<E>& t, Range range, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t prefixes = t.prefix_count, columns = padded_columns(t.prefixes, prefixes);
     const int64_t record = negcos::edge_record(prefixes);
@@ -359,7 +358,7 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int
     int64_t* edge = reinterpret_cast<int64_t*>(coefficient + record * kIncomingEdges);
     int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
     double* moment = reinterpret_cast<double*>(source + kIncomingEdges);
-    for (int64_t j = begin; j < end; ++j) {
+    for (int64_t j = range.begin; j < range.end; ++j) {
         memset(total, 0, sizeof(T) * static_cast<size_t>(columns));
         for (int64_t p = 0; p < prefixes; ++p) moment[p] = 0;
         IncomingWalk walk(t.incoming, j);
@@ -387,21 +386,21 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, int64_t begin, int
 }
 
 template <class E>
-void variant_documents(const negcos::GatherVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+void variant_documents(const negcos::GatherVariants<E>& t, Range range, Working<E>* scratch) noexcept {
     if (any_rescaled(t.prefixes, t.prefix_count))
-        variant_documents_of<true>(t, begin, end, scratch);
+        variant_documents_of<true>(t, range, scratch);
     else
-        variant_documents_of<false>(t, begin, end, scratch);
+        variant_documents_of<false>(t, range, scratch);
 }
 
 // The gradient of the hard negatives of queries [begin, end): each has one edge.
 template <class E>
-void hard_gradient(const negcos::HardNegatives<E>& t, int64_t begin, int64_t end, Working<E>* total) noexcept {
+void hard_gradient(const negcos::HardNegatives<E>& t, Range range, Working<E>* total) noexcept {
     using T = Working<E>;
     const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
     double* moment = reinterpret_cast<double*>(total + columns);
     const int64_t record = negcos::edge_record(t.prefix_count);
-    for (int64_t row = begin * t.hard; row < end * t.hard; ++row) {
+    for (int64_t row = range.begin * t.hard; row < range.end * t.hard; ++row) {
         const int64_t i = row / t.hard;
         const T* edge = t.edges + row * record;
         bool any = false;

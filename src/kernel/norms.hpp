@@ -10,6 +10,8 @@
 
 namespace {
 
+using negcos::Range;
+
 // Squared norms inside these bounds need no rescaling: products of two norms, and their parts down to the last bit that
 // matters, stay far from overflow and from subnormals.
 template <class T>
@@ -55,11 +57,11 @@ Working<E> largest_magnitude(const E* row, int64_t dim) {
 }
 
 template <class E>
-negcos::NormCounts norms(const negcos::Rows<E>& rows, int64_t dim, double floor, int64_t begin, int64_t end) noexcept {
+negcos::NormCounts norms(const negcos::Rows<E>& rows, int64_t dim, double floor, Range range) noexcept {
     using T = Working<E>;
     using Bounds = NormBounds<T>;
     negcos::NormCounts counts;
-    for (int64_t i = begin; i < end; ++i) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
         const E* row = rows.data + i * rows.stride;
         T rescale = 1, squared = squared_norm(row, dim, T(1));
         if (!(squared >= Bounds::kLow && squared <= Bounds::kHigh)) {

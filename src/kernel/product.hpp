@@ -12,6 +12,7 @@
 namespace {
 
 using negcos::pad_lanes;
+using negcos::Range;
 
 // Rows and vectors of a register tile: as many accumulators as the registers hold beside their operands.
 #if NEGCOS_KERNEL_AVX512
@@ -128,11 +129,10 @@ void multiply(const Product<T>& p) {
 // Rows over their norms, padded to whole lanes, and for documents (panels != nullptr) the same transposed in groups of
 // kLanes rows: panels[(group * width + column) * kLanes + row]. begin is a multiple of kLanes.
 template <class E>
-void tile_pack(const negcos::Rows<E>& rows, int64_t dim, Working<E>* units, Working<E>* panels, int64_t begin,
-               int64_t end) noexcept {
+void tile_pack(const negcos::Rows<E>& rows, int64_t dim, Working<E>* units, Working<E>* panels, Range range) noexcept {
     using T = Working<E>;
     const int64_t width = pad_lanes<T>(dim), stride = negcos::odd_lines<T>(dim);
-    for (int64_t i = begin; i < end; ++i) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
         const E* row = rows.data + i * rows.stride;
         const Lanes<T> s = broadcast(rows.rescale[i]), inverse = broadcast(rows.inverse[i]);
         T* unit = units + i * stride;
@@ -144,9 +144,9 @@ void tile_pack(const negcos::Rows<E>& rows, int64_t dim, Working<E>* units, Work
         }
     }
     if (!panels) return;
-    for (int64_t first = begin; first < end; first += kLanes<T>) {
+    for (int64_t first = range.begin; first < range.end; first += kLanes<T>) {
         T* panel = panels + first * width;
-        const int64_t count = end - first < kLanes<T> ? end - first : kLanes<T>;
+        const int64_t count = range.end - first < kLanes<T> ? range.end - first : kLanes<T>;
         for (int64_t l = 0; l < kLanes<T>; ++l)
             for (int64_t c = 0; c < width; ++c)
                 panel[c * kLanes<T> + l] = l < count ? units[(first + l) * stride + c] : T(0);

@@ -30,10 +30,10 @@ Working<E>* scores_of(const negcos::Tiles<E>& t, int64_t chunk) {
 
 // The positives' similarities ahead of everything else, by the same chains as in the tiles.
 template <class E>
-void tile_positives(const negcos::Tiles<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+void tile_positives(const negcos::Tiles<E>& t, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;
-    for (int64_t first = begin; first < end; first += kLanes<T>) {
-        const int64_t rows = end - first < kLanes<T> ? end - first : kLanes<T>;
+    for (int64_t first = range.begin; first < range.end; first += kLanes<T>) {
+        const int64_t rows = range.end - first < kLanes<T> ? range.end - first : kLanes<T>;
         multiply_scores(t, first, rows, first, 1, scratch, kLanes<T>);
         for (int64_t r = 0; r < rows; ++r) t.positives[first + r] = scratch[r * kLanes<T> + r];
     }
@@ -41,10 +41,10 @@ void tile_positives(const negcos::Tiles<E>& t, int64_t begin, int64_t end, Worki
 
 // How often each document is a negative of queries [begin, end) of a block.
 template <class E>
-void tile_counts(const negcos::Tiles<E>& t, int64_t first, int64_t begin, int64_t end) noexcept {
+void tile_counts(const negcos::Tiles<E>& t, int64_t first, Range range) noexcept {
     using T = Working<E>;
     const uint32_t chunk = static_cast<uint32_t>(t.chunk);
-    for (int64_t r = begin; r < end; ++r) {
+    for (int64_t r = range.begin; r < range.end; ++r) {
         T* row = t.counts + r * t.score_stride;
         for (int64_t c = 0; c < t.chunks; ++c)
             memset(row + c * t.block * t.score_stride, 0, sizeof(T) * static_cast<size_t>(t.chunk));
@@ -123,7 +123,8 @@ constexpr int64_t kSoftmaxRows = 16;
 // The scores of a block of queries against one chunk of documents, turned into exp relative to the chunk's own top; and
 // while they are in the cache, the chunk's part of the queries' gradient, still without the rows' weights.
 template <class E>
-void tile_scores(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_t chunk, Working<E>*) noexcept {
+void tile_scores(const negcos::Tiles<E>& t, Range block, int64_t chunk, Working<E>*) noexcept {
+    const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const PlainSoftmax<T> softmax(t.terms);
     const int64_t begin = chunk * t.chunk;
@@ -144,7 +145,8 @@ void tile_scores(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_
 
 // The chunks of each query put together: its loss, and each chunk's weight in the gradients.
 template <class E>
-negcos::Totals tile_combine(const negcos::Tiles<E>& t, int64_t first, int64_t count, Working<E>* scratch) noexcept {
+negcos::Totals tile_combine(const negcos::Tiles<E>& t, Range block, Working<E>* scratch) noexcept {
+    const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const PlainSoftmax<T> softmax(t.terms);
     negcos::Totals totals;
@@ -182,8 +184,8 @@ negcos::Totals tile_combine(const negcos::Tiles<E>& t, int64_t first, int64_t co
 
 // What a block of queries adds to the gradient of one chunk of documents.
 template <class E>
-void tile_documents(const negcos::Tiles<E>& t, int64_t first, int64_t count, int64_t chunk,
-                    Working<E>* scratch) noexcept {
+void tile_documents(const negcos::Tiles<E>& t, Range block, int64_t chunk, Working<E>* scratch) noexcept {
+    const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk;
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
@@ -209,11 +211,10 @@ void tile_documents(const negcos::Tiles<E>& t, int64_t first, int64_t count, int
 
 // Rows [begin, end) of a block: their parts from all chunks in order, then the positive, then the norm's derivative.
 template <class E>
-void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, int64_t begin, int64_t end,
-                         Working<E>* scratch) noexcept {
+void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;
     const T factor = static_cast<T>(t.terms.factor);
-    for (int64_t r = begin; r < end; ++r) {
+    for (int64_t r = range.begin; r < range.end; ++r) {
         const int64_t i = first + r;
         const Lanes<T> positive = broadcast(t.positive_weight[r]);
         for (int64_t c = 0; c < t.width; c += kLanes<T>) {
@@ -230,10 +231,10 @@ void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, int64_t begin
 }
 
 template <class E>
-void tile_finish_documents(const negcos::Tiles<E>& t, int64_t begin, int64_t end) noexcept {
+void tile_finish_documents(const negcos::Tiles<E>& t, Range range) noexcept {
     using T = Working<E>;
     const T factor = static_cast<T>(t.terms.factor);
-    for (int64_t j = begin; j < end; ++j)
+    for (int64_t j = range.begin; j < range.end; ++j)
         finish_gradient(static_cast<const T*>(t.document_sums) + j * t.stride, t.document_units + j * t.stride, T(1),
                         static_cast<double>(t.documents.project[j]), t.documents.inverse[j], factor,
                         t.documents.rescale[j], t.dim,

@@ -32,8 +32,8 @@ Working<E> positive_correction(const TileVariants<E>& t, int64_t i) {
 
 // broken: set where a row is cleared; nullptr = not asked for.
 template <class T>
-void variant_calm(T* units, int64_t stride, int64_t width, T* broken, int64_t begin, int64_t end) noexcept {
-    for (int64_t i = begin; i < end; ++i) {
+void variant_calm(T* units, int64_t stride, int64_t width, T* broken, Range range) noexcept {
+    for (int64_t i = range.begin; i < range.end; ++i) {
         T* row = units + i * stride;
         Lanes<T> zeros = broadcast(T(0));
         for (int64_t c = 0; c < width; c += kLanes<T>) {
@@ -49,11 +49,11 @@ void variant_calm(T* units, int64_t stride, int64_t width, T* broken, int64_t be
 // Similarities of queries [begin, end) with their positives and with their hard negatives, by the same chains as in the
 // tiles: equal rows are equally similar.
 template <class E>
-void variant_positives(const TileVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+void variant_positives(const TileVariants<E>& t, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t hard = t.terms.hard, padded = pad_lanes<T>(hard);
     T *const scores = scratch, *const units = scores + kLanes<T> + padded;
-    for (int64_t i = begin; i < end; ++i) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
         const int64_t own = t.candidates.positive(i), group = own / kLanes<T> * kLanes<T>;
         for (int64_t p = 0; p < t.prefix_count; ++p) {
             const TilePrefix<E>& tile = t.tiles[p];
@@ -74,7 +74,7 @@ void variant_positives(const TileVariants<E>& t, int64_t begin, int64_t end, Wor
             rows.inverse += i * hard;
             rows.rescale += i * hard;
             T *const panels = units + hard * tile.stride, *const row = scores + kLanes<T>;
-            tile_pack(rows, prefix.dim, units, panels, 0, hard);
+            tile_pack(rows, prefix.dim, units, panels, {0, hard});
             T* similarity = t.hard_similarities + (p * t.batch() + i) * hard;
             for (int64_t h = 0; h < hard && p > 0; ++h)
                 row[h] = similarity[h - t.batch() * hard] * (prefix.queries.ratio[i] * prefix.hard.ratio[i * hard + h]);
@@ -189,7 +189,8 @@ struct ColumnLogits {
 
 // Sums of the columns of a chunk over a block of queries, on top of those of the blocks before.
 template <EdgeKind kKind, class E>
-void sum_columns(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count, int64_t chunk) {
+void sum_columns(const TileVariants<E>& t, int64_t p, Range block, int64_t chunk) {
+    const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const TilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
@@ -237,8 +238,8 @@ void sum_columns(const TileVariants<E>& t, int64_t p, int64_t first, int64_t cou
 
 // Sums of the rows and the columns of a block against one chunk at once, where one exp serves both.
 template <class E>
-void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count, int64_t chunk, Working<E> top,
-              Working<E>* scratch) {
+void sum_both(const TileVariants<E>& t, int64_t p, Range block, int64_t chunk, Working<E> top, Working<E>* scratch) {
+    const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const TilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
@@ -286,8 +287,8 @@ void sum_both(const TileVariants<E>& t, int64_t p, int64_t first, int64_t count,
 // The similarities of a block of queries and one chunk of documents, at all prefixes; -Inf where there is no edge. And
 // what they sum up to, unless that is known from a first walk.
 template <class E>
-void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int64_t chunk, bool sums,
-                    Working<E>* scratch) noexcept {
+void variant_scores(const TileVariants<E>& t, Range block, int64_t chunk, bool sums, Working<E>* scratch) noexcept {
+    const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
     for (int64_t p = 0; p < t.prefix_count; ++p) {
@@ -314,7 +315,7 @@ void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int6
     const T top = t.both ? common_top(t.terms) : T(0);
     for (int64_t p = 0; p < t.prefix_count; ++p) {
         if (sums && top > 0) {
-            sum_both(t, p, first, count, chunk, top, scratch);
+            sum_both(t, p, block, chunk, top, scratch);
             continue;
         }
         const TilePrefix<E>& tile = t.tiles[p];
@@ -327,7 +328,7 @@ void variant_scores(const TileVariants<E>& t, int64_t first, int64_t count, int6
         }
         if (sums && t.both)
             with_kind(kind_of(t.terms),
-                      [&](auto constant) { sum_columns<decltype(constant)::value>(t, p, first, count, chunk); });
+                      [&](auto constant) { sum_columns<decltype(constant)::value>(t, p, block, chunk); });
     }
 }
 
@@ -413,9 +414,8 @@ void link_hard_edges(const TileVariants<E>& t, int64_t i) {
 }
 
 template <class E>
-void variant_close_queries(const TileVariants<E>& t, int64_t first, int64_t begin, int64_t end,
-                           Working<E>* scratch) noexcept {
-    for (int64_t r = begin; r < end; ++r) {
+void variant_close_queries(const TileVariants<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
+    for (int64_t r = range.begin; r < range.end; ++r) {
         RowEnd sum;
         for (int64_t p = 0; p < t.prefix_count; ++p) close_query(t, p, first + r, r, scratch, sum);
         link_hard_edges(t, first + r);
@@ -424,9 +424,9 @@ void variant_close_queries(const TileVariants<E>& t, int64_t first, int64_t begi
 }
 
 template <class E>
-void variant_close_documents(const TileVariants<E>& t, int64_t begin, int64_t end) noexcept {
+void variant_close_documents(const TileVariants<E>& t, Range range) noexcept {
     using T = Working<E>;
-    for (int64_t j = begin; j < end; ++j) {
+    for (int64_t j = range.begin; j < range.end; ++j) {
         RowEnd sum;
         for (int64_t p = 0; p < t.prefix_count; ++p) {
             const TilePrefix<E>& tile = t.tiles[p];
@@ -495,8 +495,8 @@ void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_
 
 // Weights of a block of queries and one chunk of documents in place of the scores, and what they add to both gradients.
 template <class E>
-void variant_weights(const TileVariants<E>& t, int64_t first, int64_t count, int64_t chunk,
-                     Working<E>* scratch) noexcept {
+void variant_weights(const TileVariants<E>& t, Range block, int64_t chunk, Working<E>* scratch) noexcept {
+    const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
     for (int64_t p = 0; p < t.prefix_count; ++p) {
@@ -568,15 +568,14 @@ void variant_weights(const TileVariants<E>& t, int64_t first, int64_t count, int
 // Rows [begin, end) of a block: their parts from all chunks in order, then the hard negatives, then the norms'
 // derivatives.
 template <class E>
-void variant_finish_queries(const TileVariants<E>& t, int64_t first, int64_t begin, int64_t end,
-                            Working<E>* scratch) noexcept {
+void variant_finish_queries(const TileVariants<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t columns = padded_columns(t.prefixes, t.prefix_count), hard = t.terms.hard;
     const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
     T *total = scratch, *coefficient = total + columns;
     int32_t* row = reinterpret_cast<int32_t*>(coefficient + pad_lanes<T>(hard));
     double* moment = reinterpret_cast<double*>(row + pad_lanes<float>(hard));
-    for (int64_t r = begin; r < end; ++r) {
+    for (int64_t r = range.begin; r < range.end; ++r) {
         const int64_t i = first + r;
         if (!t.both && takes_no_part(t, i)) {
             clear_rest(t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride, 0, t.dim);
@@ -611,12 +610,12 @@ void variant_finish_queries(const TileVariants<E>& t, int64_t first, int64_t beg
 }
 
 template <class E>
-void variant_finish_documents(const TileVariants<E>& t, int64_t begin, int64_t end, Working<E>* scratch) noexcept {
+void variant_finish_documents(const TileVariants<E>& t, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
     T* total = scratch;
     double* moment = reinterpret_cast<double*>(total + columns);
-    for (int64_t j = begin; j < end; ++j) {
+    for (int64_t j = range.begin; j < range.end; ++j) {
         for (int64_t p = 0, at = 0; p < t.prefix_count; at += t.tiles[p++].width) {
             const TilePrefix<E>& tile = t.tiles[p];
             memcpy(total + at, tile.gradient_sums + j * tile.stride, sizeof(T) * static_cast<size_t>(tile.width));

@@ -105,7 +105,7 @@ struct Operands {
         t.scores = scores.data();
         t.positives = positives.data();
         t.chunk_top = top.data(), t.chunk_sums = sums_of_chunks.data();
-        t.chunk_weight = t.positive_weight = weight.data();
+        t.chunk_share = t.positive_slope = weight.data();
         t.partial = partial.data();
         t.document_sums = sums.data();
         return t;
@@ -117,7 +117,7 @@ struct Operands {
         g.dim = dim;
         g.candidates = {negatives.data(), kRounds, 1, kRounds, true};
         g.terms.factor = 20, g.terms.row_weight = 1.0 / kRows;
-        g.edges = edges.data();
+        g.slopes = edges.data();
         g.outputs.losses = {losses.data(), 1};
         g.outputs.grad_queries = {gradient.data(), stride};
         return g;

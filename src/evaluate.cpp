@@ -7,13 +7,13 @@
 #include "batch_softmax.hpp"
 #include "exclusions.hpp"
 #include "gather.hpp"
+#include "general.hpp"
 #include "norms.hpp"
 #include "pairs.hpp"
 #include "plan.hpp"
 #include "problem.hpp"
 #include "status.hpp"
 #include "tiles.hpp"
-#include "variants.hpp"
 
 namespace negcos {
 namespace {
@@ -75,9 +75,9 @@ LossTerms<T> terms_of(const negcos_options& options, const negcos_batch& batch) 
     t.total_weight = total_weight(options, batch);
     t.row_weight = 1 / t.total_weight;
     t.hard = batch.queries.rows > 0 && batch.hard_negatives.data ? batch.hard_negatives.rows / batch.queries.rows : 0;
-    t.light = options.reduction == NEGCOS_REDUCTION_MEAN || !batch.weights;
+    t.weights_at_most_one = options.reduction == NEGCOS_REDUCTION_MEAN || !batch.weights;
     for (int32_t p = 0; p < options.prefix_count && options.prefix_weights; ++p)
-        t.light = t.light && options.prefix_weights[p] <= 1;
+        t.weights_at_most_one = t.weights_at_most_one && options.prefix_weights[p] <= 1;
     return t;
 }
 
@@ -209,7 +209,7 @@ int32_t evaluate_by(Context& context, const negcos_options& options, const negco
     NormCounts norms;
     if (!find_norms(problem, options.similarity, options.norm_floor, context.parallel, kernels, norms))
         return threads_failed();
-    if (must_gather(plan, norms.broken))
+    if (must_gather(plan, norms.nonfinite))
         return evaluate_planned<E>(context, options, batch, result, {Walk::gather, plan.general, true, true});
 
     Totals totals;
@@ -230,10 +230,10 @@ int32_t evaluate_planned(Context& context, const negcos_options& options, const 
         case Walk::batch_softmax:
             return evaluate_by<E, BatchSoftmaxEngine>(context, options, batch, result, plan);
         case Walk::tiles:
-            return plan.general ? evaluate_by<E, TileVariantEngine>(context, options, batch, result, plan)
+            return plan.general ? evaluate_by<E, GeneralTileEngine>(context, options, batch, result, plan)
                                 : evaluate_by<E, TileEngine>(context, options, batch, result, plan);
         case Walk::gather:
-            return plan.general ? evaluate_by<E, GatherVariantEngine>(context, options, batch, result, plan)
+            return plan.general ? evaluate_by<E, GeneralGatherEngine>(context, options, batch, result, plan)
                                 : evaluate_by<E, GatherEngine>(context, options, batch, result, plan);
     }
     return fail(NEGCOS_STATUS_INTERNAL, "no such walk");

@@ -33,7 +33,7 @@ bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& to
     forward.dim = problem.dim;
     forward.candidates = pairs_.candidates();
     forward.terms = problem.terms;
-    forward.edges = slopes_;
+    forward.slopes = slopes_;
     forward.outputs = problem.outputs;
     if (!blocks(queries.count, [&](Range range, T* scratch) {
             task_totals_[range.begin / rows_per_task_] = kernels_.gather_queries(forward, range, scratch);

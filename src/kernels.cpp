@@ -5,11 +5,11 @@
 
 #include "kernel/exp_log.hpp"
 #include "kernel/gather.hpp"
-#include "kernel/gather_variants.hpp"
+#include "kernel/gather_general.hpp"
 #include "kernel/norms.hpp"
 #include "kernel/philox.hpp"
 #include "kernel/tile.hpp"
-#include "kernel/tile_variants.hpp"
+#include "kernel/tile_general.hpp"
 
 #define NEGCOS_JOIN_(a, b) a##b
 #define NEGCOS_JOIN(a, b) NEGCOS_JOIN_(a, b)
@@ -49,20 +49,20 @@ constexpr negcos::KernelTable<E> kTable = {
     .tile_finish_queries = tile_finish_queries<E>,
     .tile_finish_documents = tile_finish_documents<E>,
     .tile_scratch = tile_scratch<negcos::Working<E>>,
-    .variant_scratch = variant_scratch<E>,
-    .variant_queries = variant_queries<E>,
-    .variant_documents = variant_documents<E>,
+    .general_gather_scratch = general_gather_scratch<E>,
+    .general_gather_queries = general_gather_queries<E>,
+    .general_gather_documents = general_gather_documents<E>,
     .hard_gradient = hard_gradient<E>,
-    .variant_calm = variant_calm<negcos::Working<E>>,
-    .variant_positives = variant_positives<E>,
-    .variant_scores = variant_scores<E>,
-    .variant_close_queries = variant_close_queries<E>,
-    .variant_close_documents = variant_close_documents<E>,
-    .variant_weights = variant_weights<E>,
-    .variant_finish_queries = variant_finish_queries<E>,
-    .variant_finish_documents = variant_finish_documents<E>,
-    .variant_totals = variant_totals<E>,
-    .tile_variant_scratch = tile_variant_scratch<E>,
+    .zero_nonfinite_rows = zero_nonfinite_rows<negcos::Working<E>>,
+    .general_tile_positives = general_tile_positives<E>,
+    .general_tile_scores = general_tile_scores<E>,
+    .general_close_queries = general_close_queries<E>,
+    .general_close_documents = general_close_documents<E>,
+    .general_tile_slopes = general_tile_slopes<E>,
+    .general_finish_queries = general_finish_queries<E>,
+    .general_finish_documents = general_finish_documents<E>,
+    .general_totals = general_totals<E>,
+    .general_tile_scratch = general_tile_scratch<E>,
     .exp_nonpositive = exp_each<negcos::Working<E>>,
 };
 

@@ -31,22 +31,22 @@ struct KernelTable {
     void (*tile_finish_documents)(const Tiles<E>&, Range range) noexcept;
     int64_t (*tile_scratch)(int64_t stride, int64_t block, int64_t chunks) noexcept;  // elements, for all of the above
 
-    // The general loss. Scratch of all of it: variant_scratch() elements, or tile_variant_scratch().
-    int64_t (*variant_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t dim, int64_t slots) noexcept;
-    Totals (*variant_queries)(const GatherVariants<E>&, Range range, T* scratch) noexcept;
-    void (*variant_documents)(const GatherVariants<E>&, Range range, T* scratch) noexcept;
+    // The general loss. Scratch of all of it: general_gather_scratch() elements, or general_tile_scratch().
+    int64_t (*general_gather_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t dim, int64_t slots) noexcept;
+    Totals (*general_gather_queries)(const GeneralGather<E>&, Range range, T* scratch) noexcept;
+    void (*general_gather_documents)(const GeneralGather<E>&, Range range, T* scratch) noexcept;
     void (*hard_gradient)(const HardNegatives<E>&, Range range, T* scratch) noexcept;
     // Rows of units with NaN or Inf become 0, so that their products with the weights of what is dropped are 0 too.
-    void (*variant_calm)(T* units, int64_t stride, int64_t width, T* broken, Range range) noexcept;
-    void (*variant_positives)(const TileVariants<E>&, Range range, T* scratch) noexcept;
-    void (*variant_scores)(const TileVariants<E>&, Range block, int64_t chunk, bool sums, T* scratch) noexcept;
-    void (*variant_close_queries)(const TileVariants<E>&, int64_t first, Range range, T* scratch) noexcept;
-    void (*variant_close_documents)(const TileVariants<E>&, Range range) noexcept;
-    void (*variant_weights)(const TileVariants<E>&, Range block, int64_t chunk, T* scratch) noexcept;
-    void (*variant_finish_queries)(const TileVariants<E>&, int64_t first, Range range, T* scratch) noexcept;
-    void (*variant_finish_documents)(const TileVariants<E>&, Range range, T* scratch) noexcept;
-    Totals (*variant_totals)(const TileVariants<E>&) noexcept;
-    int64_t (*tile_variant_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t chunk, int64_t chunks,
+    void (*zero_nonfinite_rows)(T* units, int64_t stride, int64_t width, T* nonfinite, Range range) noexcept;
+    void (*general_tile_positives)(const GeneralTiles<E>&, Range range, T* scratch) noexcept;
+    void (*general_tile_scores)(const GeneralTiles<E>&, Range block, int64_t chunk, bool sums, T* scratch) noexcept;
+    void (*general_close_queries)(const GeneralTiles<E>&, int64_t first, Range range, T* scratch) noexcept;
+    void (*general_close_documents)(const GeneralTiles<E>&, Range range) noexcept;
+    void (*general_tile_slopes)(const GeneralTiles<E>&, Range block, int64_t chunk, T* scratch) noexcept;
+    void (*general_finish_queries)(const GeneralTiles<E>&, int64_t first, Range range, T* scratch) noexcept;
+    void (*general_finish_documents)(const GeneralTiles<E>&, Range range, T* scratch) noexcept;
+    Totals (*general_totals)(const GeneralTiles<E>&) noexcept;
+    int64_t (*general_tile_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t chunk, int64_t chunks,
                                     int64_t hard) noexcept;
 
     // Elementwise, for tests: exp of n numbers <= 0.

@@ -11,19 +11,19 @@ namespace {
 template <class T, class E>
 void link_row(Rows<E>& prefix, Rows<E>* next, int64_t i) {
     const bool zero = prefix.inverse[i] == 0;
-    prefix.live[i] = zero ? T(0) : T(1);
+    prefix.nonzero[i] = zero ? T(0) : T(1);
     if (!next) return;
-    next->ratio[i] = 1;
+    next->norm_ratio[i] = 1;
     if (zero) {
         prefix.inverse[i] = next->inverse[i];
         prefix.rescale[i] = next->rescale[i];
-        prefix.project[i] = 0;
+        prefix.above_floor[i] = 0;
     } else {
         // Each of the two is in range where the products are not. NaN and Inf are met in the similarities.
         const T ratio =
             static_cast<T>(static_cast<double>(next->inverse[i]) / static_cast<double>(prefix.inverse[i]) *
                            (static_cast<double>(next->rescale[i]) / static_cast<double>(prefix.rescale[i])));
-        next->ratio[i] = ratio - ratio == 0 ? ratio : T(1);
+        next->norm_ratio[i] = ratio - ratio == 0 ? ratio : T(1);
     }
 }
 
@@ -34,7 +34,7 @@ bool find_norms_of(Rows<E> Prefix<E>::*side, Problem<E>& problem, bool dot, doub
     const int64_t prefixes = problem.prefix_count;
     const Rows<E>& whole = problem.prefixes[0].*side;
     const int64_t per_task = rows_per_task(problem.dim * prefixes);
-    std::atomic<int64_t> zero{0}, broken{0}, rescaled{0};
+    std::atomic<int64_t> zero{0}, nonfinite{0}, rescaled{0};
     std::atomic<bool> dead[kMostPrefixes] = {};
     const auto block = [&](Range range, int64_t) {
         for (int64_t k = 0, dim = 0; k < prefixes; ++k) {
@@ -43,13 +43,13 @@ bool find_norms_of(Rows<E> Prefix<E>::*side, Problem<E>& problem, bool dot, doub
             dim += problem.prefixes[k].dim;
             if (dot) {
                 for (int64_t i = range.begin; i < range.end; ++i)
-                    rows.inverse[i] = rows.rescale[i] = 1, rows.project[i] = 0;
+                    rows.inverse[i] = rows.rescale[i] = 1, rows.above_floor[i] = 0;
                 continue;
             }
             const NormCounts counts = kernels.norms(rows, dim, floor, range);
             rescaled += counts.rescaled;
             if (counts.zero > 0) dead[k] = true;
-            if (k + 1 == prefixes) zero += counts.zero, broken += counts.broken;
+            if (k + 1 == prefixes) zero += counts.zero, nonfinite += counts.nonfinite;
         }
         for (int64_t k = prefixes - 1; k >= 0 && prefixes > 1; --k)
             for (int64_t i = range.begin; i < range.end; ++i)
@@ -58,10 +58,10 @@ bool find_norms_of(Rows<E> Prefix<E>::*side, Problem<E>& problem, bool dot, doub
     };
     if (!for_each_block(parallel, whole.count, per_task, whole.count <= per_task, block)) return false;
     total.zero += zero;
-    total.broken += broken;
+    total.nonfinite += nonfinite;
     for (int64_t k = 0; k < prefixes; ++k) {
         (problem.prefixes[k].*side).rescaled = rescaled != 0;
-        if (dead[k]) problem.prefixes[k].dead = true;
+        if (dead[k]) problem.prefixes[k].has_zero_rows = true;
     }
     return true;
 }
@@ -75,11 +75,11 @@ void reserve_norms(Problem<E>& problem, Arena& arena) {
         Prefix<E>& prefix = problem.prefixes[k];
         for (Rows<E>* rows : {&prefix.queries, &prefix.documents, &prefix.hard}) {
             rows->inverse = arena.take<T>(rows->count);
-            rows->project = arena.take<T>(rows->count);
+            rows->above_floor = arena.take<T>(rows->count);
             rows->rescale = arena.take<T>(rows->count);
             if (problem.prefix_count == 1) continue;
-            rows->ratio = arena.take<T>(rows->count);
-            rows->live = arena.take<T>(rows->count);
+            rows->norm_ratio = arena.take<T>(rows->count);
+            rows->nonzero = arena.take<T>(rows->count);
         }
     }
 }

@@ -14,7 +14,7 @@ namespace negcos {
 template <class E>
 void reserve_norms(Problem<E>& problem, Arena& arena);
 
-// counts: zero and broken rows, by their longest prefix. False when the caller's threads failed.
+// counts: zero and nonfinite rows, by their longest prefix. False when the caller's threads failed.
 template <class E>
 bool find_norms(Problem<E>& problem, int32_t similarity, double floor, Parallel& parallel,
                 const KernelTable<E>& kernels, NormCounts& counts);

@@ -32,8 +32,8 @@ void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
     t.positives = arena.take<T>(batch);
     t.chunk_top = arena.take<T>(t.block * t.chunks);
     t.chunk_sums = arena.take<Sums>(t.block * t.chunks);
-    t.chunk_weight = arena.take<T>(t.block * t.chunks);
-    t.positive_weight = arena.take<T>(t.block);
+    t.chunk_share = arena.take<T>(t.block * t.chunks);
+    t.positive_slope = arena.take<T>(t.block);
     t.partial = problem.outputs.grad_queries.data ? arena.take<T>(t.chunks * t.block * t.stride) : nullptr;
     t.document_sums = problem.outputs.grad_documents.data ? arena.take<T>(documents * t.stride) : nullptr;
     scratch_size_ = kernels_.tile_scratch(t.stride, t.block, t.chunks);

@@ -24,16 +24,16 @@ struct Rows {
     int64_t stride = 0;
     int64_t count = 0;
     T* inverse = nullptr;
-    T* project = nullptr;
+    T* above_floor = nullptr;
     T* rescale = nullptr;
     bool rescaled = false;  // any rescale is not 1
     // With nested prefixes: the norm of the prefix before over this one's, and 1 where this prefix is not all zero.
-    T* ratio = nullptr;
-    T* live = nullptr;
+    T* norm_ratio = nullptr;
+    T* nonzero = nullptr;
 };
 
 struct NormCounts {
-    int64_t zero = 0, rescaled = 0, broken = 0;  // broken: NaN or Inf in the row
+    int64_t zero = 0, rescaled = 0, nonfinite = 0;  // nonfinite: NaN or Inf in the row
 };
 
 // The positive of each query, and the negatives: row `negatives[i * row_stride + r * round_stride]` of the documents
@@ -67,14 +67,14 @@ inline constexpr int64_t kMostPrefixes = 32;
 
 // Columns of all rows with the norms of everything up to their end. Without nested prefixes there is one prefix, all
 // columns; each prefix adds one to those before. A similarity of prefix p is then that of prefix p - 1 times both rows'
-// ratios plus a dot product over the columns of prefix p; and the weight of a pair in the gradient of prefix p's
-// columns is its weight in loss p plus that in the columns of prefix p + 1 times both rows' ratios.
+// ratios plus a dot product over the columns of prefix p; and the slope of a pair in the gradient of prefix p's
+// columns is its slope in loss p plus that in the columns of prefix p + 1 times both rows' ratios.
 template <class E>
 struct Prefix {
     Rows<E> queries, documents, hard;
     int64_t dim = 0;
-    double weight = 1;  // of this prefix's loss
-    bool dead = false;  // some row is all zero up to here
+    double weight = 1;           // of this prefix's loss
+    bool has_zero_rows = false;  // some row is all zero up to here
 };
 
 // Documents that are no negatives of a query: those of its group, rising.
@@ -96,7 +96,7 @@ struct LossTerms {
     double hardness = 0, margin = 0, smoothing = 0, bias = 0;
     double false_negative_margin = 0;  // +Inf = off
     bool bounded = false;              // similarities are cosines
-    bool light = false;                // no loss has a weight above 1 in the total
+    bool weights_at_most_one = false;  // no loss has a weight above 1 in the total
     const T* correction = nullptr;     // M, padded: added to the logits of documents; nullptr = none
     bool correct_positive = false;
     Exclusion same_document, same_query;
@@ -177,7 +177,7 @@ struct Outputs {
     Output<E> losses, hit_probability, logits, grad_queries, grad_documents, grad_hard_negatives;
 };
 
-// Engine 1, forward and the queries' gradient.
+// The gather of the plain softmax, forward and the queries' gradient.
 template <class E>
 struct GatherQueries {
     using T = Working<E>;
@@ -186,24 +186,24 @@ struct GatherQueries {
     Candidates candidates;
     LossTerms<T> terms;
     bool softmax = true;     // false: similarities only, for BATCH_SOFTMAX
-    T* edges = nullptr;      // B x slots: d loss / d z of each edge; nullptr = not needed
+    T* slopes = nullptr;     // B x slots: d loss / d z of each edge; nullptr = not needed
     T* positives = nullptr;  // B: similarity of each query and its positive; nullptr = not needed
     Outputs<E> outputs;
 };
 
-// Engine 1, the gradient of rows from the edges that reach them: the documents' side.
+// The gradient of rows from the edges that reach them: the documents' side.
 template <class E>
 struct GatherGradient {
     using T = Working<E>;
     Rows<E> targets, sources;
     int64_t dim = 0;
     Incoming incoming;
-    const T* edges = nullptr;
+    const T* slopes = nullptr;
     double factor = 1;
     Output<E> gradient;
 };
 
-// The softmax of the positives over the batch, serial: from `similarity` (B) the losses and, in `edges` (B),
+// The softmax of the positives over the batch, serial: from `similarity` (B) the losses and, in `slopes` (B),
 // d loss / d z.
 template <class E>
 struct BatchSoftmax {
@@ -211,13 +211,13 @@ struct BatchSoftmax {
     int64_t batch = 0;
     const T* similarity = nullptr;  // B: of each query and its positive
     LossTerms<T> terms;
-    T* edges = nullptr;
+    T* slopes = nullptr;
     T* scratch = nullptr;  // B, padded
     Outputs<E> outputs;
 };
 
-// Engine 2: every query against every document, a block of queries at a time against chunks of documents. All documents
-// are candidates once each, or, with `counts`, as often as they were sampled.
+// The plain softmax in tiles: every query against every document, a block of queries at a time against chunks of
+// documents. All documents are candidates once each, or, with `counts`, as often as they were sampled.
 template <class E>
 struct Tiles {
     using T = Working<E>;
@@ -226,38 +226,38 @@ struct Tiles {
     int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
     LossTerms<T> terms;
     bool gradients = false;
-    T* query_units = nullptr;      // B x stride: rows over their norms
-    T* document_units = nullptr;   // M x stride
-    T* panels = nullptr;           // the documents in groups of kVirtualLanes: group, column, document
-    T* scores = nullptr;           // chunks x block x score_stride: similarities, then exp of the logits
-    T* counts = nullptr;           // as `scores`: how often the document is a negative; nullptr = once each
-    Candidates candidates;         // what is counted
-    T* positives = nullptr;        // B: similarity of each query and its positive
-    T* chunk_top = nullptr;        // block x chunks: the largest signed similarity of the negatives
-    Sums* chunk_sums = nullptr;    // block x chunks, relative to chunk_top
-    T* chunk_weight = nullptr;     // block x chunks: exp(chunk_top - top) * row_weight / total
-    T* positive_weight = nullptr;  // block
-    T* partial = nullptr;          // chunks x block x stride: the queries' gradient by chunk
-    T* document_sums = nullptr;    // M x stride: the documents' gradient so far
+    T* query_units = nullptr;     // B x stride: rows over their norms
+    T* document_units = nullptr;  // M x stride
+    T* panels = nullptr;          // the documents in groups of kVirtualLanes: group, column, document
+    T* scores = nullptr;          // chunks x block x score_stride: similarities, then exp of the logits
+    T* counts = nullptr;          // as `scores`: how often the document is a negative; nullptr = once each
+    Candidates candidates;        // what is counted
+    T* positives = nullptr;       // B: similarity of each query and its positive
+    T* chunk_top = nullptr;       // block x chunks: the largest signed similarity of the negatives
+    Sums* chunk_sums = nullptr;   // block x chunks, relative to chunk_top
+    T* chunk_share = nullptr;     // block x chunks: exp(chunk_top - top) * row_weight / total
+    T* positive_slope = nullptr;  // block
+    T* partial = nullptr;         // chunks x block x stride: the queries' gradient by chunk
+    T* document_sums = nullptr;   // M x stride: the documents' gradient so far
     Outputs<E> outputs;
 };
 
-// What the gradients need of an edge: for each prefix its weight in the gradient of that prefix's columns, then, if
-// there are several, its weight in each prefix's loss times its similarity there.
+// What the gradients need of an edge: for each prefix its slope in the gradient of that prefix's columns, then, if
+// there are several, its slope in each prefix's loss times its similarity there.
 NEGCOS_INLINE constexpr int64_t edge_record(int64_t prefix_count) {
     return prefix_count == 1 ? 1 : 2 * prefix_count;
 }
 
-// The general loss in engine 1.
+// The gather of the general loss.
 template <class E>
-struct GatherVariants {
+struct GeneralGather {
     using T = Working<E>;
     const Prefix<E>* prefixes = nullptr;
     int64_t prefix_count = 1, dim = 0;
     Candidates candidates;
     LossTerms<T> terms;
-    T* edges = nullptr;       // B x slots records, the weights over the query's norms; nullptr = not needed
-    T* hard_edges = nullptr;  // B x hard records
+    T* slopes = nullptr;       // B x slots records, the slopes over the query's norms; nullptr = not needed
+    T* hard_slopes = nullptr;  // B x hard records
     Incoming incoming;
     Outputs<E> outputs;
     NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
@@ -270,27 +270,27 @@ struct HardNegatives {
     const Prefix<E>* prefixes = nullptr;
     int64_t prefix_count = 1, dim = 0, hard = 0;
     double factor = 1;
-    const T* edges = nullptr;  // B x hard records
+    const T* slopes = nullptr;  // B x hard records
     Output<E> gradient;
 };
 
-// One prefix of the general loss in engine 2.
+// One prefix of the general loss in tiles.
 template <class E>
-struct TilePrefix {
+struct GeneralTilePrefix {
     using T = Working<E>;
     int64_t width = 0, stride = 0;
     T *query_units = nullptr, *document_units = nullptr, *panels = nullptr;  // as in Tiles
-    T* scores = nullptr;     // chunks x block x score_stride: similarities, -Inf = no negative, then weights
+    T* scores = nullptr;     // chunks x block x score_stride: similarities, -Inf = no negative, then slopes
     T* positives = nullptr;  // B: similarity of each query and its positive
-    T* broken = nullptr;     // B: 1 where a query has NaN or Inf up to here; such rows are 0 in units
+    T* nonfinite = nullptr;  // B: 1 where a query has NaN or Inf up to here; such rows are 0 in units
     // Of each query's softmax, and for both directions of each document's: see EdgeShare.
     T *query_top = nullptr, *query_share = nullptr, *query_smooth = nullptr;
     T *document_top = nullptr, *document_share = nullptr, *document_smooth = nullptr;
-    T* positive_weight = nullptr;   // B
+    T* positive_slope = nullptr;    // B
     Sums* document_sums = nullptr;  // M, relative to document_top
     T* chunk_top = nullptr;         // block x chunks
     Sums* chunk_sums = nullptr;     // block x chunks
-    // Of several prefixes alone: sums of weights times similarities, of queries by chunk (block x chunks) and of
+    // Of several prefixes alone: sums of slopes times similarities, of queries by chunk (block x chunks) and of
     // documents.
     double *chunk_moment = nullptr, *document_moment = nullptr;
     T* partial = nullptr;        // chunks x block x stride: the queries' gradient by chunk
@@ -303,22 +303,22 @@ struct RowEnd {
     int64_t rank = 0, excluded = 0;
 };
 
-// The general loss in engine 2: scores of a block of queries against all chunks, their sums, then their weights in
-// place, then the gradients as products of weights and rows. For both directions a first walk over all blocks finds the
+// The general loss in tiles: scores of a block of queries against all chunks, their sums, then their slopes in
+// place, then the gradients as products of slopes and rows. For both directions a first walk over all blocks finds the
 // sums.
 template <class E>
-struct TileVariants {
+struct GeneralTiles {
     using T = Working<E>;
     const Prefix<E>* prefixes = nullptr;
-    const TilePrefix<E>* tiles = nullptr;
+    const GeneralTilePrefix<E>* tiles = nullptr;
     int64_t prefix_count = 1, dim = 0;
     int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
     Candidates candidates;
     LossTerms<T> terms;
     bool both = false;
-    const T* counts = nullptr;                              // as scores: how often the document is a negative
-    T *hard_similarities = nullptr, *hard_edges = nullptr;  // prefixes x B x hard; B x hard records
-    RowEnd *queries = nullptr, *documents = nullptr;        // B; M for both directions
+    const T* counts = nullptr;                               // as scores: how often the document is a negative
+    T *hard_similarities = nullptr, *hard_slopes = nullptr;  // prefixes x B x hard; B x hard records
+    RowEnd *queries = nullptr, *documents = nullptr;         // B; M for both directions
     Outputs<E> outputs;
     NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
     NEGCOS_INLINE int64_t document_count() const { return prefixes[0].documents.count; }

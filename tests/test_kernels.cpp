@@ -67,7 +67,7 @@ void norms(long double most_error) {
             rows.stride = 2;
             rows.count = 1;
             rows.inverse = &inverse;
-            rows.project = &project;
+            rows.above_floor = &project;
             rows.rescale = &rescale;
             const negcos::NormCounts counts = kernels_of(isa).table<T>().norms(rows, 2, 0.0, {0, 1});
             const long double exact =

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Engine 1's inner loops: the candidates of each query gathered row by row, nothing copied. Forward and the queries'
-// gradient are one pass, the second reading of each row while it is still in the first-level cache.
+// The inner loops of the gather: the candidates of each query gathered row by row, nothing copied. Forward and the
+// queries' gradient are one pass, the second reading of each row while it is still in the first-level cache.
 #ifndef NEGCOS_KERNEL_GATHER_HPP
 #define NEGCOS_KERNEL_GATHER_HPP
 
@@ -41,7 +41,7 @@ inline int64_t list_candidates(const negcos::Candidates& candidates, int64_t que
 template <class T>
 struct QueryEdges {
     T* similarity;
-    T* weight;   // in the order of the list, as `similarity`
+    T* slope;    // d loss / d z, in the order of the list, as `similarity`
     T* inverse;  // of the candidates' norms
     int32_t* document;
     int32_t* slot;
@@ -52,7 +52,7 @@ struct QueryEdges {
     QueryEdges() = default;
     QueryEdges(T* lists, int64_t list)
         : similarity(lists),
-          weight(lists + list),
+          slope(lists + list),
           inverse(lists + 2 * list),
           document(reinterpret_cast<int32_t*>(lists + 3 * list)),
           slot(reinterpret_cast<int32_t*>(lists + 4 * list)) {}
@@ -85,9 +85,9 @@ void find_similarities(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>&
         }
         dot_four<kRescaled>(static_cast<const T*>(query), rows, rescale, dim, e.similarity + k);
     }
-    const T own_inverse = t.queries.inverse[i];
+    const T query_inverse = t.queries.inverse[i];
     for (int64_t k = 0; k < n; ++k) e.inverse[k] = t.documents.inverse[e.document[k]];
-    for (int64_t k = 0; k < n; ++k) e.similarity[k] = e.similarity[k] * own_inverse * e.inverse[k];
+    for (int64_t k = 0; k < n; ++k) e.similarity[k] = e.similarity[k] * query_inverse * e.inverse[k];
     if (t.positives) t.positives[i] = e.similarity[0];
     if (t.outputs.logits.data) {
         E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
@@ -100,11 +100,11 @@ void find_similarities(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>&
 
 // Query i's softmax: its loss and metrics, and d loss / d z of its edges.
 template <class E, class T>
-void find_weights(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i, const QueryEdges<T>& e,
-                  LossWriter<E, PlainRow>& writer, negcos::Totals& totals) {
+void find_slopes(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i, const QueryEdges<T>& e,
+                 LossWriter<E, PlainRow>& writer, negcos::Totals& totals) {
     const int64_t n = e.count;
     const T positive = e.similarity[0];
-    const Sums negatives = softmax.sum(static_cast<const T*>(e.similarity) + 1, n - 1, e.top, positive, e.weight + 1);
+    const Sums negatives = softmax.sum(static_cast<const T*>(e.similarity) + 1, n - 1, e.top, positive, e.slope + 1);
     const auto closed = softmax.close(positive, e.top, negatives, t.terms.row_weight);
     totals.grad_scale.add(closed.grad_scale);
     writer.add(i, 1, closed.row, totals);
@@ -116,24 +116,25 @@ void find_weights(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& soft
     totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
 
     const T share = static_cast<T>(closed.share);
-    e.weight[0] = static_cast<T>(closed.positive_slope);
-    for (int64_t k = 1; k < n; ++k) e.weight[k] *= share;
-    if (t.edges) {
-        T* edges = t.edges + i * t.candidates.slots();
-        for (int64_t k = 0; k < n; ++k) edges[e.slot[k]] = e.weight[k];
+    e.slope[0] = static_cast<T>(closed.positive_slope);
+    for (int64_t k = 1; k < n; ++k) e.slope[k] *= share;
+    if (t.slopes) {
+        T* slopes = t.slopes + i * t.candidates.slots();
+        for (int64_t k = 0; k < n; ++k) slopes[e.slot[k]] = e.slope[k];
     }
 }
 
 template <bool kRescaled, class E, class T>
 void query_gradient(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i,
                     const QueryEdges<T>& e, T* total) {
-    for (int64_t k = 0; k < e.count; ++k) e.weight[k] *= e.inverse[k];
+    for (int64_t k = 0; k < e.count; ++k) e.slope[k] *= e.inverse[k];
     memset(total, 0, sizeof(T) * static_cast<size_t>(pad_lanes<T>(t.dim)));
-    accumulate<kRescaled>(total, t.documents, t.dim, e.document, e.weight, e.count);
+    accumulate<kRescaled>(total, t.documents, t.dim, e.document, e.slope, e.count);
     const double inverse = static_cast<double>(t.queries.inverse[i]);
     finish_gradient(static_cast<const T*>(total), t.queries.data + i * t.queries.stride, t.queries.rescale[i],
-                    inverse * inverse * static_cast<double>(t.queries.project[i]), t.queries.inverse[i], softmax.factor,
-                    t.queries.rescale[i], t.dim, t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
+                    inverse * inverse * static_cast<double>(t.queries.above_floor[i]), t.queries.inverse[i],
+                    softmax.factor, t.queries.rescale[i], t.dim,
+                    t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
 }
 
 // Queries taken together: as many as have their rows in half of a small first-level cache. Each pass over one query is
@@ -172,7 +173,7 @@ negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, Range range,
         const int64_t count = range.end - i < together ? range.end - i : together;
         for (int64_t g = 0; g < count; ++g) find_similarities<kRescaled>(t, softmax, i + g, query, edges[g]);
         if (!t.softmax) continue;
-        for (int64_t g = 0; g < count; ++g) find_weights(t, softmax, i + g, edges[g], writer, totals);
+        for (int64_t g = 0; g < count; ++g) find_slopes(t, softmax, i + g, edges[g], writer, totals);
         if (!t.outputs.grad_queries.data) continue;
         for (int64_t g = 0; g < count; ++g) query_gradient<kRescaled>(t, softmax, i + g, edges[g], total);
     }
@@ -232,13 +233,13 @@ void gather_gradient_of(const negcos::GatherGradient<E>& t, Range range, Working
         memset(total, 0, sizeof(T) * static_cast<size_t>(width));
         IncomingWalk walk(t.incoming, j);
         while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
-            for (int64_t k = 0; k < n; ++k) coefficient[k] = t.edges[edge[k]] * t.sources.inverse[source[k]];
+            for (int64_t k = 0; k < n; ++k) coefficient[k] = t.slopes[edge[k]] * t.sources.inverse[source[k]];
             accumulate<kRescaled>(total, t.sources, t.dim, source, coefficient, n);
         }
         const T inverse = t.targets.inverse[j];
         const double inv = static_cast<double>(inverse);
         finish_gradient(static_cast<const T*>(total), t.targets.data + j * t.targets.stride, t.targets.rescale[j],
-                        inv * inv * static_cast<double>(t.targets.project[j]), inverse, static_cast<T>(t.factor),
+                        inv * inv * static_cast<double>(t.targets.above_floor[j]), inverse, static_cast<T>(t.factor),
                         t.targets.rescale[j], t.dim, t.gradient.data + j * t.gradient.stride);
     }
 }
@@ -278,7 +279,7 @@ negcos::Totals batch_softmax(const negcos::BatchSoftmax<E>& t) noexcept {
         if (t.outputs.losses.data) t.outputs.losses.data[i * t.outputs.losses.stride] = to_element<E>(loss);
         if (t.outputs.hit_probability.data)
             t.outputs.hit_probability.data[i * t.outputs.hit_probability.stride] = to_element<E>(p);
-        if (t.edges) t.edges[i] = static_cast<T>(slope);
+        if (t.slopes) t.slopes[i] = static_cast<T>(slope);
     }
     return totals;
 }

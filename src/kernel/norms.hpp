@@ -69,7 +69,7 @@ negcos::NormCounts norms(const negcos::Rows<E>& rows, int64_t dim, double floor,
             if (largest == 0 && squared == 0) {
                 ++counts.zero;
                 rows.inverse[i] = 0;
-                rows.project[i] = 0;
+                rows.above_floor[i] = 0;
                 rows.rescale[i] = 1;
                 continue;
             }
@@ -84,14 +84,14 @@ negcos::NormCounts norms(const negcos::Rows<E>& rows, int64_t dim, double floor,
                 squared = squared_norm(row, dim, rescale);
                 ++counts.rescaled;
             } else {
-                ++counts.broken;
+                ++counts.nonfinite;
             }
         }
         const double norm = __builtin_sqrt(static_cast<double>(squared));
         const double least = floor * static_cast<double>(rescale);
         const bool below = norm < least;
         rows.inverse[i] = static_cast<T>(1.0 / (below ? least : norm));
-        rows.project[i] = below ? T(0) : T(1);
+        rows.above_floor[i] = below ? T(0) : T(1);
         rows.rescale[i] = rescale;
     }
     return counts;

@@ -8,7 +8,7 @@
 //   join()   a part's sums, relative to the part's top, on to those of the row, relative to the row's
 //   close()  from the row's sums its loss, the positive's slope, and what all other slopes come from
 // PlainSoftmax keeps each exp in its edge's place, so that slopes are products of those with the row's share. General
-// keeps the similarities, for its weigh() to make slopes of: a tenth of its edges may be masked, and in two directions
+// keeps the similarities, for its slopes() to be made of: a tenth of its edges may be masked, and in two directions
 // each has two.
 // A new objective is an enumerator of Objective, a case of General's close() and, where edges are summed up in another
 // way, an EdgeKind.
@@ -464,10 +464,10 @@ public:
         return row;
     }
 
-    // Slopes of n edges into `slopes` (may be `negatives` itself).
-    void weigh(const T* negatives, const T* correction, const T* counts, int64_t n, const EdgeShare<T>& w,
-               T* slopes) const {
-        const auto weigh = [&](auto constant, auto counted) {
+    // Of n edges into `out` (may be `negatives` itself).
+    void slopes(const T* negatives, const T* correction, const T* counts, int64_t n, const EdgeShare<T>& w,
+                T* out) const {
+        const auto find = [&](auto constant, auto counted) {
             constexpr EdgeKind kKind = decltype(constant)::value;
             const Lanes<T> factors = broadcast(factor), limits = broadcast(limit), biases = broadcast(bias);
             const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
@@ -476,11 +476,11 @@ public:
                     negative_logit<kKind>(load(negatives + k), factors, load_or_zero(correction, k), limits);
                 Lanes<T> slope = edge_slope<kKind>(z, biases, top, share, smooth);
                 if constexpr (decltype(counted)::value) slope = slope * load(counts + k);
-                store(slopes + k, slope);
+                store(out + k, slope);
             }
         };
         with_kind(kind, [&](auto constant) {
-            counts ? weigh(constant, Constant<true>()) : weigh(constant, Constant<false>());
+            counts ? find(constant, Constant<true>()) : find(constant, Constant<false>());
         });
     }
 
@@ -556,7 +556,7 @@ T common_top(const LossTerms<T>& t) {
     const double margin = t.factor * (t.margin < 0 ? -t.margin : t.margin);
     const double most = t.factor + (t.hardness > 0 ? t.hardness : 0) + margin;
     const bool fits = t.factor > 0 && 2 * most + margin <= (sizeof(T) == 4 ? 70 : 600);
-    return t.light && kind_of(t) == EdgeKind::unmasked && fits ? static_cast<T>(most) : T(0);
+    return t.weights_at_most_one && kind_of(t) == EdgeKind::unmasked && fits ? static_cast<T>(most) : T(0);
 }
 
 }  // namespace

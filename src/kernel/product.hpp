@@ -58,15 +58,15 @@ template <int kRows, int kVectors, class T, class LeftOf>
 }
 
 template <Left kLeft, int kRows, int kVectors, class T>
-void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
+void multiply_tile(const Product<T>& product, const T* a, const T* b, T* c) {
     Tile<kRows, kVectors, T> acc;
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 16
         for (int v = 0; v < kVectors; ++v) acc[m][v] = broadcast(T(0));
-    const int64_t stride = p.a_stride, b_step = p.b_step, b_vector = p.b_vector;
+    const int64_t stride = product.a_stride, b_step = product.b_step, b_vector = product.b_vector;
     if constexpr (kLeft == Left::kRowsTogether) {
-        for (int64_t k = p.steps; k > 0; --k) {
+        for (int64_t k = product.steps; k > 0; --k) {
             multiply_step<kRows, kVectors>(acc, b, b_vector, [&](int m) { return a[m]; });
             __builtin_prefetch(a + 12 * stride);  // each step a line of its own, in strides that hardware follows late
             a += stride;
@@ -79,7 +79,7 @@ void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
         const T* left[kPointers];
 #pragma GCC unroll 16
         for (int g = 0; g < kPointers; ++g) left[g] = a + 3 * g * stride;
-        for (int64_t k = p.steps; k > 0; --k) {
+        for (int64_t k = product.steps; k > 0; --k) {
             multiply_step<kRows, kVectors>(acc, b, b_vector, [&](int m) { return left[m / 3][m % 3 * stride]; });
             b += b_step;
 #pragma GCC unroll 16
@@ -93,37 +93,38 @@ void multiply_tile(const Product<T>& p, const T* a, const T* b, T* c) {
     for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 16
         for (int v = 0; v < kVectors; ++v) {
-            T* out = c + m * p.c_row + v * p.c_vector;
-            store(out, p.add ? load(static_cast<const T*>(out)) + acc[m][v] : acc[m][v]);
+            T* out = c + m * product.c_row + v * product.c_vector;
+            store(out, product.add ? load(static_cast<const T*>(out)) + acc[m][v] : acc[m][v]);
         }
 }
 
 template <Left kLeft, int kRows, int kVectors, class T>
-void multiply_last_rows(const Product<T>& p, int64_t rows, const T* a, const T* b, T* c) {
+void multiply_last_rows(const Product<T>& product, int64_t rows, const T* a, const T* b, T* c) {
     if (rows == kRows)
-        multiply_tile<kLeft, kRows, kVectors>(p, a, b, c);
+        multiply_tile<kLeft, kRows, kVectors>(product, a, b, c);
     else if constexpr (kRows > 1)
-        multiply_last_rows<kLeft, kRows - 1, kVectors>(p, rows, a, b, c);
+        multiply_last_rows<kLeft, kRows - 1, kVectors>(product, rows, a, b, c);
 }
 
 template <Left kLeft, int kVectors, class T>
-void multiply_rows(const Product<T>& p, int64_t vector) {
-    const int64_t a_row = kLeft == Left::kRowsTogether ? 1 : p.a_stride;
-    const T* b = p.b + vector * p.b_vector;
-    T* c = p.c + vector * p.c_vector;
+void multiply_rows(const Product<T>& product, int64_t vector) {
+    const int64_t a_row = kLeft == Left::kRowsTogether ? 1 : product.a_stride;
+    const T* b = product.b + vector * product.b_vector;
+    T* c = product.c + vector * product.c_vector;
     int64_t m = 0;
-    for (; m + kTileRows <= p.rows; m += kTileRows)
-        multiply_tile<kLeft, kTileRows, kVectors>(p, p.a + m * a_row, b, c + m * p.c_row);
+    for (; m + kTileRows <= product.rows; m += kTileRows)
+        multiply_tile<kLeft, kTileRows, kVectors>(product, product.a + m * a_row, b, c + m * product.c_row);
     if constexpr (kTileRows > 1)
-        if (m < p.rows)
-            multiply_last_rows<kLeft, kTileRows - 1, kVectors>(p, p.rows - m, p.a + m * a_row, b, c + m * p.c_row);
+        if (m < product.rows)
+            multiply_last_rows<kLeft, kTileRows - 1, kVectors>(product, product.rows - m, product.a + m * a_row, b,
+                                                               c + m * product.c_row);
 }
 
 template <Left kLeft, class T>
-void multiply(const Product<T>& p) {
+void multiply(const Product<T>& product) {
     int64_t v = 0;
-    for (; v + kTileVectors <= p.vectors; v += kTileVectors) multiply_rows<kLeft, kTileVectors>(p, v);
-    for (; v < p.vectors; ++v) multiply_rows<kLeft, 1>(p, v);
+    for (; v + kTileVectors <= product.vectors; v += kTileVectors) multiply_rows<kLeft, kTileVectors>(product, v);
+    for (; v < product.vectors; ++v) multiply_rows<kLeft, 1>(product, v);
 }
 
 // Rows over their norms, padded to whole lanes, and for documents (panels != nullptr) the same transposed in groups of
@@ -159,14 +160,14 @@ constexpr int64_t kScoreSteps = 256;
 template <class T>
 void multiply_units(const T* queries, int64_t query_stride, const T* panels, int64_t width, int64_t dim, int64_t rows,
                     int64_t vectors, T* scores, int64_t stride, bool add) {
-    Product<T> p{queries, query_stride, panels, kLanes<T> * width, kLanes<T>, scores,
-                 stride,  kLanes<T>,    rows,   vectors,           dim,       add};
+    Product<T> product{queries, query_stride, panels, kLanes<T> * width, kLanes<T>, scores,
+                       stride,  kLanes<T>,    rows,   vectors,           dim,       add};
     for (int64_t c = 0; c == 0 || c < dim; c += kScoreSteps) {
-        p.steps = dim - c < kScoreSteps ? dim - c : kScoreSteps;
-        multiply<Left::kStepsTogether>(p);
-        p.a += kScoreSteps;
-        p.b += kScoreSteps * p.b_step;
-        p.add = true;
+        product.steps = dim - c < kScoreSteps ? dim - c : kScoreSteps;
+        multiply<Left::kStepsTogether>(product);
+        product.a += kScoreSteps;
+        product.b += kScoreSteps * product.b_step;
+        product.add = true;
     }
 }
 

@@ -89,8 +89,8 @@ void tile_top(const negcos::Tiles<E>& t, int64_t first, int64_t r, int64_t chunk
         for (int64_t k = 0; k < n; k += kLanes<T>)
             store(scores + k, select_less(load(counts + k), broadcast(T(1)), broadcast(absent),
                                           load(static_cast<const T*>(scores) + k)));
-    } else if (const int64_t own = first + r - begin; own >= 0 && own < n) {
-        scores[own] = absent;
+    } else if (const int64_t positive_at = first + r - begin; positive_at >= 0 && positive_at < n) {
+        scores[positive_at] = absent;
     }
     t.chunk_top[r * t.chunks + chunk] = softmax.top(static_cast<const T*>(scores), n, kAbsent<T>);
 }
@@ -101,18 +101,18 @@ void tile_exp(const negcos::Tiles<E>& t, int64_t first, int64_t r, int64_t chunk
               const PlainSoftmax<Working<E>>& softmax) {
     using T = Working<E>;
     T* scores = scores_of(t, chunk) + r * t.score_stride;
-    const int64_t at = r * t.chunks + chunk, own = first + r - begin;
+    const int64_t at = r * t.chunks + chunk, positive_at = first + r - begin;
     const T top = t.chunk_top[at], shift = top == kAbsent<T> ? T(0) : top, positive = t.positives[first + r];
     Sums sums;
     if (t.counts) {
         const T* counts = t.counts + (scores - t.scores);
         sums = softmax.template sum<true>(static_cast<const T*>(scores), n, shift, positive, scores, counts);
         // Drawn as its own negative, the positive counts in the sums but outranks nobody.
-        if (own >= 0 && own < n) sums.rank -= static_cast<double>(counts[own]);
+        if (positive_at >= 0 && positive_at < n) sums.rank -= static_cast<double>(counts[positive_at]);
     } else {
         sums = softmax.sum(static_cast<const T*>(scores), n, shift, positive, scores);
         // The positive's own place is absent, which is below any number, but not below NaN.
-        if (own >= 0 && own < n)
+        if (positive_at >= 0 && positive_at < n)
             sums.rank -= softmax.factor * softmax.sign * kAbsent<T> < softmax.factor * positive ? 0 : 1;
     }
     t.chunk_sums[at] = sums;
@@ -121,7 +121,7 @@ void tile_exp(const negcos::Tiles<E>& t, int64_t first, int64_t r, int64_t chunk
 constexpr int64_t kSoftmaxRows = 16;
 
 // The scores of a block of queries against one chunk of documents, turned into exp relative to the chunk's own top; and
-// while they are in the cache, the chunk's part of the queries' gradient, still without the rows' weights.
+// while they are in the cache, the chunk's part of the queries' gradient, still without the rows' shares.
 template <class E>
 void tile_scores(const negcos::Tiles<E>& t, Range block, int64_t chunk, Working<E>*) noexcept {
     const int64_t first = block.begin, count = block.count();
@@ -143,7 +143,7 @@ void tile_scores(const negcos::Tiles<E>& t, Range block, int64_t chunk, Working<
             t.partial + chunk * t.block * t.stride, t.stride, kLanes<T>, count, t.width / kLanes<T>, n, false});
 }
 
-// The chunks of each query put together: its loss, and each chunk's weight in the gradients.
+// The chunks of each query put together: its loss, and each chunk's share in the gradients.
 template <class E>
 negcos::Totals tile_combine(const negcos::Tiles<E>& t, Range block, Working<E>* scratch) noexcept {
     const int64_t first = block.begin, count = block.count();
@@ -174,8 +174,8 @@ negcos::Totals tile_combine(const negcos::Tiles<E>& t, Range block, Working<E>* 
         writer.add(first + r, 1, closed.row, totals);
         if (t.gradients) {
             for (int64_t c = 0; c < t.chunks; ++c)
-                t.chunk_weight[at + c] = static_cast<T>(static_cast<double>(scratch[c]) * closed.share);
-            t.positive_weight[r] = static_cast<T>(closed.positive_slope);
+                t.chunk_share[at + c] = static_cast<T>(static_cast<double>(scratch[c]) * closed.share);
+            t.positive_slope[r] = static_cast<T>(closed.positive_slope);
         }
     }
     writer.flush(totals);
@@ -191,7 +191,7 @@ void tile_documents(const negcos::Tiles<E>& t, Range block, int64_t chunk, Worki
     const int64_t n = t.documents.count - begin < t.chunk ? t.documents.count - begin : t.chunk;
     const int64_t vectors = t.width / kLanes<T>;
     for (int64_t r = 0; r < count; ++r) {
-        const Lanes<T> w = broadcast(t.chunk_weight[r * t.chunks + chunk]);
+        const Lanes<T> w = broadcast(t.chunk_share[r * t.chunks + chunk]);
         const T* unit = t.query_units + (first + r) * t.stride;
         for (int64_t c = 0; c < t.width; c += kLanes<T>) store(scratch + r * t.stride + c, load(unit + c) * w);
     }
@@ -199,11 +199,11 @@ void tile_documents(const negcos::Tiles<E>& t, Range block, int64_t chunk, Worki
                                              t.document_sums + begin * t.stride, t.stride, kLanes<T>, n, vectors, count,
                                              first > 0});
     for (int64_t r = 0; r < count; ++r) {
-        const int64_t own = first + r;
-        if (own < begin || own >= begin + n) continue;
-        const Lanes<T> w = broadcast(t.positive_weight[r]);
-        const T* unit = t.query_units + own * t.stride;
-        T* total = t.document_sums + own * t.stride;
+        const int64_t positive_at = first + r;
+        if (positive_at < begin || positive_at >= begin + n) continue;
+        const Lanes<T> w = broadcast(t.positive_slope[r]);
+        const T* unit = t.query_units + positive_at * t.stride;
+        T* total = t.document_sums + positive_at * t.stride;
         for (int64_t c = 0; c < t.width; c += kLanes<T>)
             store(total + c, multiply_add(w, load(unit + c), load(static_cast<const T*>(total) + c)));
     }
@@ -216,17 +216,17 @@ void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, Range range, 
     const T factor = static_cast<T>(t.terms.factor);
     for (int64_t r = range.begin; r < range.end; ++r) {
         const int64_t i = first + r;
-        const Lanes<T> positive = broadcast(t.positive_weight[r]);
+        const Lanes<T> positive = broadcast(t.positive_slope[r]);
         for (int64_t c = 0; c < t.width; c += kLanes<T>) {
             Lanes<T> total = broadcast(T(0));
             for (int64_t k = 0; k < t.chunks; ++k)
-                total = multiply_add(broadcast(t.chunk_weight[r * t.chunks + k]),
+                total = multiply_add(broadcast(t.chunk_share[r * t.chunks + k]),
                                      load(static_cast<const T*>(t.partial) + (k * t.block + r) * t.stride + c), total);
             store(scratch + c, multiply_add(positive, load(t.document_units + i * t.stride + c), total));
         }
         finish_gradient(static_cast<const T*>(scratch), t.query_units + i * t.stride, T(1),
-                        static_cast<double>(t.queries.project[i]), t.queries.inverse[i], factor, t.queries.rescale[i],
-                        t.dim, t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
+                        static_cast<double>(t.queries.above_floor[i]), t.queries.inverse[i], factor,
+                        t.queries.rescale[i], t.dim, t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
     }
 }
 
@@ -236,7 +236,7 @@ void tile_finish_documents(const negcos::Tiles<E>& t, Range range) noexcept {
     const T factor = static_cast<T>(t.terms.factor);
     for (int64_t j = range.begin; j < range.end; ++j)
         finish_gradient(static_cast<const T*>(t.document_sums) + j * t.stride, t.document_units + j * t.stride, T(1),
-                        static_cast<double>(t.documents.project[j]), t.documents.inverse[j], factor,
+                        static_cast<double>(t.documents.above_floor[j]), t.documents.inverse[j], factor,
                         t.documents.rescale[j], t.dim,
                         t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride);
 }

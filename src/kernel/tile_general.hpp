@@ -2,37 +2,37 @@
 //
 // The inner loops of tiles for the general loss: nested prefixes, hard negatives beside the documents, and softmaxes
 // over columns for both directions.
-#ifndef NEGCOS_KERNEL_TILE_VARIANTS_HPP
-#define NEGCOS_KERNEL_TILE_VARIANTS_HPP
+#ifndef NEGCOS_KERNEL_TILE_GENERAL_HPP
+#define NEGCOS_KERNEL_TILE_GENERAL_HPP
 
-#include "kernel/gather_variants.hpp"
+#include "kernel/gather_general.hpp"
 #include "kernel/tile.hpp"
 
 namespace {
 
+using negcos::GeneralTilePrefix;
+using negcos::GeneralTiles;
 using negcos::RowEnd;
-using negcos::TilePrefix;
-using negcos::TileVariants;
 
 template <class E>
-Working<E>* scores_of(const TileVariants<E>& t, const TilePrefix<E>& tile, int64_t chunk) {
+Working<E>* scores_of(const GeneralTiles<E>& t, const GeneralTilePrefix<E>& tile, int64_t chunk) {
     return tile.scores + chunk * t.block * t.score_stride;
 }
 
 template <class E>
-int64_t documents_in(const TileVariants<E>& t, int64_t chunk) {
+int64_t documents_in(const GeneralTiles<E>& t, int64_t chunk) {
     const int64_t left = t.document_count() - chunk * t.chunk;
     return left < t.chunk ? left : t.chunk;
 }
 
 template <class E>
-Working<E> positive_correction(const TileVariants<E>& t, int64_t i) {
+Working<E> positive_correction(const GeneralTiles<E>& t, int64_t i) {
     return t.terms.correct_positive ? t.terms.correction[t.candidates.positive(i)] : Working<E>(0);
 }
 
-// broken: set where a row is cleared; nullptr = not asked for.
+// nonfinite: set where a row is cleared; nullptr = not asked for.
 template <class T>
-void variant_calm(T* units, int64_t stride, int64_t width, T* broken, Range range) noexcept {
+void zero_nonfinite_rows(T* units, int64_t stride, int64_t width, T* nonfinite, Range range) noexcept {
     for (int64_t i = range.begin; i < range.end; ++i) {
         T* row = units + i * stride;
         Lanes<T> zeros = broadcast(T(0));
@@ -42,31 +42,32 @@ void variant_calm(T* units, int64_t stride, int64_t width, T* broken, Range rang
         }
         if (sum(zeros) == 0) continue;
         memset(row, 0, sizeof(T) * static_cast<size_t>(width));
-        if (broken) broken[i] = 1;
+        if (nonfinite) nonfinite[i] = 1;
     }
 }
 
 // Similarities of queries [begin, end) with their positives and with their hard negatives, by the same chains as in the
 // tiles: equal rows are equally similar.
 template <class E>
-void variant_positives(const TileVariants<E>& t, Range range, Working<E>* scratch) noexcept {
+void general_tile_positives(const GeneralTiles<E>& t, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t hard = t.terms.hard, padded = pad_lanes<T>(hard);
     T *const scores = scratch, *const units = scores + kLanes<T> + padded;
     for (int64_t i = range.begin; i < range.end; ++i) {
-        const int64_t own = t.candidates.positive(i), group = own / kLanes<T> * kLanes<T>;
+        const int64_t positive_at = t.candidates.positive(i), group = positive_at / kLanes<T> * kLanes<T>;
         for (int64_t p = 0; p < t.prefix_count; ++p) {
-            const TilePrefix<E>& tile = t.tiles[p];
+            const GeneralTilePrefix<E>& tile = t.tiles[p];
             const Prefix<E>& prefix = t.prefixes[p];
             const T* query = tile.query_units + i * tile.stride;
             if (p > 0) {
                 const T before = t.tiles[p - 1].positives[i];
-                store(scores, broadcast(before * (prefix.queries.ratio[i] * prefix.documents.ratio[own])));
+                store(scores,
+                      broadcast(before * (prefix.queries.norm_ratio[i] * prefix.documents.norm_ratio[positive_at])));
             }
             multiply_units(query, tile.stride, static_cast<const T*>(tile.panels) + group * tile.width, tile.width,
                            prefix.dim, 1, 1, scores, kLanes<T>, p > 0);
-            const bool broken = tile.broken[i] != 0;
-            tile.positives[i] = broken ? kNan<T> : scores[own - group];
+            const bool nonfinite = tile.nonfinite[i] != 0;
+            tile.positives[i] = nonfinite ? kNan<T> : scores[positive_at - group];
             if (hard == 0) continue;
 
             negcos::Rows<E> rows = prefix.hard;
@@ -77,10 +78,11 @@ void variant_positives(const TileVariants<E>& t, Range range, Working<E>* scratc
             tile_pack(rows, prefix.dim, units, panels, {0, hard});
             T* similarity = t.hard_similarities + (p * t.batch() + i) * hard;
             for (int64_t h = 0; h < hard && p > 0; ++h)
-                row[h] = similarity[h - t.batch() * hard] * (prefix.queries.ratio[i] * prefix.hard.ratio[i * hard + h]);
+                row[h] = similarity[h - t.batch() * hard] *
+                         (prefix.queries.norm_ratio[i] * prefix.hard.norm_ratio[i * hard + h]);
             multiply_units(query, tile.stride, static_cast<const T*>(panels), tile.width, prefix.dim, 1,
                            padded / kLanes<T>, row, padded, p > 0);
-            for (int64_t h = 0; h < hard; ++h) similarity[h] = broken ? kNan<T> : row[h];
+            for (int64_t h = 0; h < hard; ++h) similarity[h] = nonfinite ? kNan<T> : row[h];
         }
     }
 }
@@ -112,7 +114,7 @@ double exclude_from(const negcos::Exclusion& exclusion, int64_t i, int64_t begin
 }
 
 template <class E>
-double mask_row(const TileVariants<E>& t, int64_t i, int64_t begin, int64_t n, const Working<E>* counts,
+double mask_row(const GeneralTiles<E>& t, int64_t i, int64_t begin, int64_t n, const Working<E>* counts,
                 Working<E>* scores) {
     using T = Working<E>;
     const Lanes<T> absent = broadcast(kAbsent<T>);
@@ -121,8 +123,8 @@ double mask_row(const TileVariants<E>& t, int64_t i, int64_t begin, int64_t n, c
         for (int64_t k = 0; k < n; k += kLanes<T>)
             store(scores + k,
                   select_less(load(counts + k), broadcast(T(1)), absent, load(static_cast<const T*>(scores) + k)));
-    } else if (const int64_t own = t.candidates.positive(i) - begin; own >= 0 && own < n) {
-        scores[own] = kAbsent<T>;
+    } else if (const int64_t positive_at = t.candidates.positive(i) - begin; positive_at >= 0 && positive_at < n) {
+        scores[positive_at] = kAbsent<T>;
     }
     return exclude_from(t.terms.same_document, i, begin, n, counts, scores) +
            exclude_from(t.terms.same_query, i, begin, n, counts, scores);
@@ -130,8 +132,8 @@ double mask_row(const TileVariants<E>& t, int64_t i, int64_t begin, int64_t n, c
 
 // The logits of one query's candidates in the chunk, each in its slot.
 template <class E>
-void variant_logits(const TileVariants<E>& t, int64_t i, const General<Working<E>>& row, int64_t begin, int64_t n,
-                    const Working<E>* scores) {
+void general_tile_logits(const GeneralTiles<E>& t, int64_t i, const General<Working<E>>& row, int64_t begin, int64_t n,
+                         const Working<E>* scores) {
     using T = Working<E>;
     E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
     const int32_t* negatives = t.candidates.negatives + i * t.candidates.row_stride;
@@ -150,9 +152,9 @@ void variant_logits(const TileVariants<E>& t, int64_t i, const General<Working<E
 
 // Sums of row r of a block against one chunk.
 template <class E>
-void sum_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk, double dropped) {
+void sum_row(const GeneralTiles<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk, double dropped) {
     using T = Working<E>;
-    const TilePrefix<E>& tile = t.tiles[p];
+    const GeneralTilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), at = r * t.chunks + chunk;
     const T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
     const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
@@ -162,25 +164,25 @@ void sum_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t 
     Sums sums = row.sum(scores, correction, counts, n, top);
     sums.dropped += t.both ? 2 * dropped : dropped;  // exclusions by id are alike in both directions
     // Drawn as its own negative, the positive outranks nobody.
-    if (const int64_t own = t.candidates.positive(i) - begin;
-        counts && own >= 0 && own < n && counts[own] > 0 &&
-        row.outranked_by(scores[own], correction ? correction[own] : T(0)))
-        sums.rank -= static_cast<double>(counts[own]);
+    if (const int64_t positive_at = t.candidates.positive(i) - begin;
+        counts && positive_at >= 0 && positive_at < n && counts[positive_at] > 0 &&
+        row.outranked_by(scores[positive_at], correction ? correction[positive_at] : T(0)))
+        sums.rank -= static_cast<double>(counts[positive_at]);
     tile.chunk_top[at] = top;
     tile.chunk_sums[at] = sums;
-    if (t.outputs.logits.data && p + 1 == t.prefix_count) variant_logits(t, i, row, begin, n, scores);
+    if (t.outputs.logits.data && p + 1 == t.prefix_count) general_tile_logits(t, i, row, begin, n, scores);
 }
 
 // Logits of documents' softmaxes: those of a vector of columns.
 template <class T>
 struct ColumnLogits {
-    Lanes<T> factor, own, positive, limit;
+    Lanes<T> factor, similarity, positive, limit;
     ColumnLogits(const LossTerms<T>& t, const T* positives)
         : factor(broadcast(static_cast<T>(t.factor + t.hardness))),
-          own(load(positives)),
-          positive(multiply_add(broadcast(static_cast<T>(t.factor)), own - broadcast(static_cast<T>(t.margin)),
+          similarity(load(positives)),
+          positive(multiply_add(broadcast(static_cast<T>(t.factor)), similarity - broadcast(static_cast<T>(t.margin)),
                                 broadcast(T(0)))),
-          limit(own + broadcast(static_cast<T>(t.false_negative_margin))) {}
+          limit(similarity + broadcast(static_cast<T>(t.false_negative_margin))) {}
     template <EdgeKind kKind>
     Lanes<T> of(const Lanes<T>& s) const {
         return negative_logit<kKind>(s, factor, broadcast(T(0)), limit);
@@ -189,10 +191,10 @@ struct ColumnLogits {
 
 // Sums of the columns of a chunk over a block of queries, on top of those of the blocks before.
 template <EdgeKind kKind, class E>
-void sum_columns(const TileVariants<E>& t, int64_t p, Range block, int64_t chunk) {
+void sum_columns(const GeneralTiles<E>& t, int64_t p, Range block, int64_t chunk) {
     const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
-    const TilePrefix<E>& tile = t.tiles[p];
+    const GeneralTilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
     const T* scores = scores_of(t, tile, chunk);
     const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
@@ -206,7 +208,7 @@ void sum_columns(const TileVariants<E>& t, int64_t p, Range block, int64_t chunk
         EdgeLanes<kKind, false, T> lanes;
         for (int64_t r = 0; r < count; ++r) {
             const Lanes<T> s = load(scores + r * t.score_stride + v);
-            lanes.add(s, l.template of<kKind>(s), one, shift, zero, l.own, l.positive, zero, l.limit);
+            lanes.add(s, l.template of<kKind>(s), one, shift, zero, l.similarity, l.positive, zero, l.limit);
         }
         alignas(64) T scale[kLanes<T>], sum[kLanes<T>], moment[kLanes<T>], spread[kLanes<T>], reach[kLanes<T>],
             kept[kLanes<T>], dropped[kLanes<T>];
@@ -238,10 +240,10 @@ void sum_columns(const TileVariants<E>& t, int64_t p, Range block, int64_t chunk
 
 // Sums of the rows and the columns of a block against one chunk at once, where one exp serves both.
 template <class E>
-void sum_both(const TileVariants<E>& t, int64_t p, Range block, int64_t chunk, Working<E> top, Working<E>* scratch) {
+void sum_both(const GeneralTiles<E>& t, int64_t p, Range block, int64_t chunk, Working<E> top, Working<E>* scratch) {
     const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
-    const TilePrefix<E>& tile = t.tiles[p];
+    const GeneralTilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
     T *const sums = scratch, *const moments = sums + t.chunk;
     memset(scratch, 0, sizeof(T) * static_cast<size_t>(2 * t.chunk));
@@ -252,14 +254,14 @@ void sum_both(const TileVariants<E>& t, int64_t p, Range block, int64_t chunk, W
         T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
         const double dropped = mask_row(t, i, begin, n, static_cast<const T*>(nullptr), scores);
         const General<T> query(t.terms, tile.positives[i], T(0));
-        const Lanes<T> factor = broadcast(query.factor), own = broadcast(query.similarity),
+        const Lanes<T> factor = broadcast(query.factor), similarity = broadcast(query.similarity),
                        least = broadcast(query.least);
         Lanes<T> sum = zero, moment = zero, rank = zero;
         for (int64_t k = 0; k < padded; k += kLanes<T>) {
             const Lanes<T> s = load(static_cast<const T*>(scores) + k), z = multiply_add(factor, s, zero);
             const Lanes<T> e = exp_nonpositive(z - shift), finite = larger(s, lowest);
             sum = sum + e;
-            moment = multiply_add(e, finite - own, moment);
+            moment = multiply_add(e, finite - similarity, moment);
             rank = rank + select_less(z, least, zero, one);
             store(sums + k, load(static_cast<const T*>(sums) + k) + e);
             store(moments + k, multiply_add(e, finite - load(static_cast<const T*>(tile.positives) + begin + k),
@@ -287,22 +289,23 @@ void sum_both(const TileVariants<E>& t, int64_t p, Range block, int64_t chunk, W
 // The similarities of a block of queries and one chunk of documents, at all prefixes; -Inf where there is no edge. And
 // what they sum up to, unless that is known from a first walk.
 template <class E>
-void variant_scores(const TileVariants<E>& t, Range block, int64_t chunk, bool sums, Working<E>* scratch) noexcept {
+void general_tile_scores(const GeneralTiles<E>& t, Range block, int64_t chunk, bool sums,
+                         Working<E>* scratch) noexcept {
     const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
     for (int64_t p = 0; p < t.prefix_count; ++p) {
-        const TilePrefix<E>& tile = t.tiles[p];
+        const GeneralTilePrefix<E>& tile = t.tiles[p];
         const Prefix<E>& prefix = t.prefixes[p];
         T* scores = scores_of(t, tile, chunk);
         if (p > 0) {
             const T* before = scores_of(t, t.tiles[p - 1], chunk);
             for (int64_t r = 0; r < count; ++r) {
-                const Lanes<T> ratio = broadcast(prefix.queries.ratio[first + r]);
+                const Lanes<T> ratio = broadcast(prefix.queries.norm_ratio[first + r]);
                 for (int64_t k = 0; k < padded; k += kLanes<T>)
                     store(scores + r * t.score_stride + k,
                           load(before + r * t.score_stride + k) *
-                              (ratio * load(static_cast<const T*>(prefix.documents.ratio) + begin + k)));
+                              (ratio * load(static_cast<const T*>(prefix.documents.norm_ratio) + begin + k)));
             }
         }
         multiply_units<T>(tile.query_units + first * tile.stride, tile.stride, tile.panels + begin * tile.width,
@@ -310,7 +313,7 @@ void variant_scores(const TileVariants<E>& t, Range block, int64_t chunk, bool s
     }
     for (int64_t p = 0; p < t.prefix_count; ++p)
         for (int64_t r = 0; r < count; ++r)
-            if (t.tiles[p].broken[first + r] != 0)
+            if (t.tiles[p].nonfinite[first + r] != 0)
                 for (int64_t k = 0; k < n; ++k) scores_of(t, t.tiles[p], chunk)[r * t.score_stride + k] = kNan<T>;
     const T top = t.both ? common_top(t.terms) : T(0);
     for (int64_t p = 0; p < t.prefix_count; ++p) {
@@ -318,7 +321,7 @@ void variant_scores(const TileVariants<E>& t, Range block, int64_t chunk, bool s
             sum_both(t, p, block, chunk, top, scratch);
             continue;
         }
-        const TilePrefix<E>& tile = t.tiles[p];
+        const GeneralTilePrefix<E>& tile = t.tiles[p];
         T* scores = scores_of(t, tile, chunk);
         const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
         for (int64_t r = 0; r < count; ++r) {
@@ -334,23 +337,23 @@ void variant_scores(const TileVariants<E>& t, Range block, int64_t chunk, bool s
 
 // A loss's share in the total: half for each direction of two.
 template <class E>
-double share_of(const TileVariants<E>& t, int64_t p, int64_t i) {
+double share_of(const GeneralTiles<E>& t, int64_t p, int64_t i) {
     const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
     return (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * weight / t.terms.total_weight;
 }
 
 // A weight of 0 takes a query out of the total and the gradients, whatever it has met.
 template <class E>
-bool takes_no_part(const TileVariants<E>& t, int64_t i) {
+bool takes_no_part(const GeneralTiles<E>& t, int64_t i) {
     return t.terms.weights && t.terms.weights[i] == 0;
 }
 
 // Query i's sums, of all chunks and its hard negatives, put together and closed.
 template <class E>
-void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Working<E>* scratch, RowEnd& end) {
+void close_query(const GeneralTiles<E>& t, int64_t p, int64_t i, int64_t r, Working<E>* scratch, RowEnd& end) {
     using T = Working<E>;
     const LossTerms<T>& terms = t.terms;
-    const TilePrefix<E>& tile = t.tiles[p];
+    const GeneralTilePrefix<E>& tile = t.tiles[p];
     const int64_t at = r * t.chunks, hard = terms.hard, edge = (p * t.batch() + i) * hard;
     const bool last = p + 1 == t.prefix_count;
     T *scale = scratch, *list = scale + pad_lanes<T>(t.chunks + kLanes<T>);
@@ -379,7 +382,7 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
     tile.query_top[i] = closed.share.top;
     tile.query_share[i] = closed.share.share;
     tile.query_smooth[i] = closed.share.smooth;
-    tile.positive_weight[i] = static_cast<T>(closed.positive_slope);
+    tile.positive_slope[i] = static_cast<T>(closed.positive_slope);
     end.loss += (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * closed.loss;
     end.grad_scale += closed.grad_scale;
     end.grad_bias += closed.total;
@@ -388,33 +391,33 @@ void close_query(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, Work
         end.excluded = static_cast<int64_t>(sums.dropped);
     }
     if (hard == 0) return;
-    row.weigh(similarity, nullptr, nullptr, hard, closed.share, list);
+    row.slopes(similarity, nullptr, nullptr, hard, closed.share, list);
     if (takes_no_part(t, i)) memset(list, 0, sizeof(T) * static_cast<size_t>(hard));
     const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
     for (int64_t h = 0; h < hard; ++h) {
-        T* out = t.hard_edges + (i * hard + h) * record;
+        T* out = t.hard_slopes + (i * hard + h) * record;
         out[p] = list[h];
         if (prefixes == 1) continue;
         out[prefixes + p] = list[h] == 0 ? 0 : list[h] * t.hard_similarities[edge + h];
-        out[p] *= t.prefixes[p].queries.live[i] * t.prefixes[p].hard.live[i * hard + h];
+        out[p] *= t.prefixes[p].queries.nonzero[i] * t.prefixes[p].hard.nonzero[i * hard + h];
     }
 }
 
-// From the weights in each prefix's loss to those in the gradient of each prefix's columns.
+// From the slopes in each prefix's loss to those in the gradient of each prefix's columns.
 template <class E>
-void link_hard_edges(const TileVariants<E>& t, int64_t i) {
+void link_hard_edges(const GeneralTiles<E>& t, int64_t i) {
     const int64_t record = negcos::edge_record(t.prefix_count);
     for (int64_t p = t.prefix_count - 2; p >= 0; --p) {
         const Prefix<E>& next = t.prefixes[p + 1];
         for (int64_t row = i * t.terms.hard; row < (i + 1) * t.terms.hard; ++row) {
-            Working<E>* out = t.hard_edges + row * record + p;
-            out[0] += out[1] * (next.queries.ratio[i] * next.hard.ratio[row]);
+            Working<E>* out = t.hard_slopes + row * record + p;
+            out[0] += out[1] * (next.queries.norm_ratio[i] * next.hard.norm_ratio[row]);
         }
     }
 }
 
 template <class E>
-void variant_close_queries(const TileVariants<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
+void general_close_queries(const GeneralTiles<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
     for (int64_t r = range.begin; r < range.end; ++r) {
         RowEnd sum;
         for (int64_t p = 0; p < t.prefix_count; ++p) close_query(t, p, first + r, r, scratch, sum);
@@ -424,12 +427,12 @@ void variant_close_queries(const TileVariants<E>& t, int64_t first, Range range,
 }
 
 template <class E>
-void variant_close_documents(const TileVariants<E>& t, Range range) noexcept {
+void general_close_documents(const GeneralTiles<E>& t, Range range) noexcept {
     using T = Working<E>;
     for (int64_t j = range.begin; j < range.end; ++j) {
         RowEnd sum;
         for (int64_t p = 0; p < t.prefix_count; ++p) {
-            const TilePrefix<E>& tile = t.tiles[p];
+            const GeneralTilePrefix<E>& tile = t.tiles[p];
             const Sums& sums = tile.document_sums[j];
             const General<T> row(t.terms, tile.positives[j], T(0));
             const T negatives = tile.document_top[j], common = common_top(t.terms);
@@ -441,7 +444,7 @@ void variant_close_documents(const TileVariants<E>& t, Range range) noexcept {
             tile.document_top[j] = closed.share.top;
             tile.document_share[j] = closed.share.share;
             tile.document_smooth[j] = closed.share.smooth;
-            tile.positive_weight[j] += static_cast<T>(closed.positive_slope);
+            tile.positive_slope[j] += static_cast<T>(closed.positive_slope);
             sum.loss += 0.5 * t.prefixes[p].weight * closed.loss;
             sum.grad_scale += closed.grad_scale;
             if (p + 1 == t.prefix_count) sum.excluded = static_cast<int64_t>(sums.dropped);
@@ -450,18 +453,18 @@ void variant_close_documents(const TileVariants<E>& t, Range range) noexcept {
     }
 }
 
-// Row r's weights in place of its scores.
+// Row r's slopes in place of its scores.
 template <class E>
-void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk) {
+void slopes_of_row(const GeneralTiles<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk) {
     using T = Working<E>;
-    const TilePrefix<E>& tile = t.tiles[p];
+    const GeneralTilePrefix<E>& tile = t.tiles[p];
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
     T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
     const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
     const General<T> query(t.terms, tile.positives[i], positive_correction(t, i));
     const EdgeShare<T> w{tile.query_top[i], tile.query_share[i], tile.query_smooth[i]};
     if (!t.both) {
-        query.weigh(scores, t.terms.correction ? t.terms.correction + begin : nullptr, counts, n, w, scores);
+        query.slopes(scores, t.terms.correction ? t.terms.correction + begin : nullptr, counts, n, w, scores);
         return;
     }
     if (const T common = common_top(t.terms); common > 0) {
@@ -470,8 +473,8 @@ void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_
         const T* const shares = tile.document_share + begin;
         for (int64_t k = 0; k < n; k += kLanes<T>) {
             const Lanes<T> s = load(static_cast<const T*>(scores) + k), z = multiply_add(factor, s, zero);
-            const Lanes<T> weight = exp_nonpositive(z - top) * (share + load(shares + k));
-            store(scores + k, select_less_equal(s, absent, zero, weight));
+            const Lanes<T> slope = exp_nonpositive(z - top) * (share + load(shares + k));
+            store(scores + k, select_less_equal(s, absent, zero, slope));
         }
         return;
     }
@@ -493,19 +496,19 @@ void weigh_row(const TileVariants<E>& t, int64_t p, int64_t i, int64_t r, int64_
     });
 }
 
-// Weights of a block of queries and one chunk of documents in place of the scores, and what they add to both gradients.
+// Slopes of a block of queries and one chunk of documents in place of the scores, and what they add to both gradients.
 template <class E>
-void variant_weights(const TileVariants<E>& t, Range block, int64_t chunk, Working<E>* scratch) noexcept {
+void general_tile_slopes(const GeneralTiles<E>& t, Range block, int64_t chunk, Working<E>* scratch) noexcept {
     const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
     for (int64_t p = 0; p < t.prefix_count; ++p) {
-        const TilePrefix<E>& tile = t.tiles[p];
+        const GeneralTilePrefix<E>& tile = t.tiles[p];
         const Prefix<E>& prefix = t.prefixes[p];
         T *const panel = scores_of(t, tile, chunk), *const columns = scratch, *const before = columns + t.chunk;
         for (int64_t k = 0; k < padded && t.prefix_count > 1; ++k) columns[k] = 0;
         for (int64_t r = 0; r < count; ++r) {
-            const int64_t i = first + r, own = t.candidates.positive(i) - begin;
+            const int64_t i = first + r, positive_at = t.candidates.positive(i) - begin;
             T* row = panel + r * t.score_stride;
             if (!t.both && takes_no_part(t, i)) {
                 memset(row, 0, sizeof(T) * static_cast<size_t>(padded));
@@ -513,21 +516,21 @@ void variant_weights(const TileVariants<E>& t, Range block, int64_t chunk, Worki
                 continue;
             }
             if (t.prefix_count > 1) memcpy(before, row, sizeof(T) * static_cast<size_t>(padded));
-            weigh_row(t, p, i, r, chunk);
-            if (own >= 0 && own < n) row[own] += tile.positive_weight[i];
+            slopes_of_row(t, p, i, r, chunk);
+            if (positive_at >= 0 && positive_at < n) row[positive_at] += tile.positive_slope[i];
             if (t.prefix_count == 1) continue;
-            if (own >= 0 && own < n) before[own] = tile.positives[i];
+            if (positive_at >= 0 && positive_at < n) before[positive_at] = tile.positives[i];
             const Lanes<T> zero = broadcast(T(0)), absent = broadcast(kAbsent<T>),
-                           live = broadcast(prefix.queries.live[i]);
+                           nonzero = broadcast(prefix.queries.nonzero[i]);
             Lanes<T> moment = zero;
             for (int64_t k = 0; k < padded; k += kLanes<T>) {
                 const Lanes<T> s = load(static_cast<const T*>(before) + k), w = load(static_cast<const T*>(row) + k);
                 const Lanes<T> part = w * select_less_equal(s, absent, zero, s);
                 moment = moment + part;
                 store(columns + k, load(static_cast<const T*>(columns) + k) + part);
-                // Beyond the last document there is no `live`, and no weight.
-                const Lanes<T> column_live = load(static_cast<const T*>(prefix.documents.live) + begin + k);
-                store(row + k, select_less_equal(s, absent, zero, w * live * column_live));
+                // Beyond the last document `nonzero` is not known, and slopes are 0.
+                const Lanes<T> column_nonzero = load(static_cast<const T*>(prefix.documents.nonzero) + begin + k);
+                store(row + k, select_less_equal(s, absent, zero, w * nonzero * column_nonzero));
             }
             tile.chunk_moment[r * t.chunks + chunk] = static_cast<double>(sum(moment));
         }
@@ -537,18 +540,18 @@ void variant_weights(const TileVariants<E>& t, Range block, int64_t chunk, Worki
         }
     }
     for (int64_t p = t.prefix_count - 1; p >= 0; --p) {
-        const TilePrefix<E>& tile = t.tiles[p];
+        const GeneralTilePrefix<E>& tile = t.tiles[p];
         T* const panel = scores_of(t, tile, chunk);
         if (p + 1 < t.prefix_count) {
             const Prefix<E>& next = t.prefixes[p + 1];
             const T* const above = scores_of(t, t.tiles[p + 1], chunk);
             for (int64_t r = 0; r < count; ++r) {
-                const Lanes<T> ratio = broadcast(next.queries.ratio[first + r]);
+                const Lanes<T> ratio = broadcast(next.queries.norm_ratio[first + r]);
                 for (int64_t k = 0; k < padded; k += kLanes<T>) {
                     const int64_t at = r * t.score_stride + k;
                     store(panel + at,
                           multiply_add(load(above + at),
-                                       ratio * load(static_cast<const T*>(next.documents.ratio) + begin + k),
+                                       ratio * load(static_cast<const T*>(next.documents.norm_ratio) + begin + k),
                                        load(static_cast<const T*>(panel) + at)));
                 }
             }
@@ -568,7 +571,7 @@ void variant_weights(const TileVariants<E>& t, Range block, int64_t chunk, Worki
 // Rows [begin, end) of a block: their parts from all chunks in order, then the hard negatives, then the norms'
 // derivatives.
 template <class E>
-void variant_finish_queries(const TileVariants<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
+void general_finish_queries(const GeneralTiles<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t columns = padded_columns(t.prefixes, t.prefix_count), hard = t.terms.hard;
     const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
@@ -584,7 +587,7 @@ void variant_finish_queries(const TileVariants<E>& t, int64_t first, Range range
         for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h);
         int64_t at = columns;
         for (int64_t p = t.prefix_count - 1; p >= 0; --p) {
-            const TilePrefix<E>& tile = t.tiles[p];
+            const GeneralTilePrefix<E>& tile = t.tiles[p];
             const Prefix<E>& prefix = t.prefixes[p];
             at -= pad_lanes<T>(prefix.dim);
             for (int64_t c = 0; c < tile.width; c += kLanes<T>) {
@@ -596,7 +599,7 @@ void variant_finish_queries(const TileVariants<E>& t, int64_t first, Range range
             double sum = 0;
             for (int64_t k = 0; k < t.chunks && prefixes > 1; ++k) sum += tile.chunk_moment[r * t.chunks + k];
             for (int64_t h = 0; h < hard; ++h) {
-                const T* edge = t.hard_edges + (i * hard + h) * record;
+                const T* edge = t.hard_slopes + (i * hard + h) * record;
                 coefficient[h] = edge[p] * prefix.hard.inverse[row[h]];
                 if (prefixes > 1) sum += static_cast<double>(edge[prefixes + p]);
             }
@@ -610,14 +613,14 @@ void variant_finish_queries(const TileVariants<E>& t, int64_t first, Range range
 }
 
 template <class E>
-void variant_finish_documents(const TileVariants<E>& t, Range range, Working<E>* scratch) noexcept {
+void general_finish_documents(const GeneralTiles<E>& t, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;
     const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
     T* total = scratch;
     double* moment = reinterpret_cast<double*>(total + columns);
     for (int64_t j = range.begin; j < range.end; ++j) {
         for (int64_t p = 0, at = 0; p < t.prefix_count; at += t.tiles[p++].width) {
-            const TilePrefix<E>& tile = t.tiles[p];
+            const GeneralTilePrefix<E>& tile = t.tiles[p];
             memcpy(total + at, tile.gradient_sums + j * tile.stride, sizeof(T) * static_cast<size_t>(tile.width));
             moment[p] = t.prefix_count > 1 ? tile.document_moment[j] : 0;
         }
@@ -629,7 +632,7 @@ void variant_finish_documents(const TileVariants<E>& t, Range range, Working<E>*
 
 // All queries in order.
 template <class E>
-negcos::Totals variant_totals(const TileVariants<E>& t) noexcept {
+negcos::Totals general_totals(const GeneralTiles<E>& t) noexcept {
     negcos::Totals totals;
     LossWriter<E, GeneralRow<Working<E>>> writer(t.outputs);
     for (int64_t i = 0; i < t.batch(); ++i) {
@@ -652,7 +655,7 @@ negcos::Totals variant_totals(const TileVariants<E>& t) noexcept {
 }
 
 template <class E>
-int64_t tile_variant_scratch(const Prefix<E>* prefixes, int64_t prefix_count, int64_t chunk, int64_t chunks,
+int64_t general_tile_scratch(const Prefix<E>* prefixes, int64_t prefix_count, int64_t chunk, int64_t chunks,
                              int64_t hard) noexcept {
     using T = Working<E>;
     const int64_t rows =

@@ -3,8 +3,8 @@
 // Both engines for the general loss: whatever is not the plain softmax over cosines of whole rows. Between similarities
 // and gradients lie edge logits, exclusions and objectives; beside the documents, hard negatives; and nested prefixes
 // are prefixes of columns.
-#ifndef NEGCOS_VARIANTS_HPP
-#define NEGCOS_VARIANTS_HPP
+#ifndef NEGCOS_GENERAL_HPP
+#define NEGCOS_GENERAL_HPP
 
 #include "pairs.hpp"
 #include "parallel.hpp"
@@ -15,11 +15,11 @@ namespace negcos {
 
 // The gather: a sparse graph.
 template <class E>
-class GatherVariantEngine {
+class GeneralGatherEngine {
     using T = Working<E>;
 
 public:
-    GatherVariantEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
+    GeneralGatherEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
         : problem_(problem), pairs_(pairs), kernels_(kernels) {}
 
     void reserve(Arena& arena, int64_t workers);
@@ -29,7 +29,7 @@ private:
     const Problem<E>& problem_;
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
-    GatherVariants<E> work_;
+    GeneralGather<E> work_;
     int64_t rows_per_task_ = 0, scratch_size_ = 0;
     T* scratch_ = nullptr;
     Totals* task_totals_ = nullptr;
@@ -37,11 +37,11 @@ private:
 
 // Tiles: the complete graph, or a dense sample of it.
 template <class E>
-class TileVariantEngine {
+class GeneralTileEngine {
     using T = Working<E>;
 
 public:
-    TileVariantEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
+    GeneralTileEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
         : problem_(problem), pairs_(pairs), kernels_(kernels) {}
 
     void reserve(Arena& arena, int64_t workers);
@@ -53,8 +53,8 @@ private:
     const Problem<E>& problem_;
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
-    TileVariants<E> work_;
-    TilePrefix<E> tiles_[kMostPrefixes];
+    GeneralTiles<E> work_;
+    GeneralTilePrefix<E> tiles_[kMostPrefixes];
     Tiles<E> counting_;  // as tile_counts() wants it
     int64_t scratch_size_ = 0;
     T* scratch_ = nullptr;

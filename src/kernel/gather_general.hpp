@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The gather's inner loops for the general loss: hard negatives at the end of each query's list, and nested prefixes.
-#ifndef NEGCOS_KERNEL_GATHER_VARIANTS_HPP
-#define NEGCOS_KERNEL_GATHER_VARIANTS_HPP
+#ifndef NEGCOS_KERNEL_GATHER_GENERAL_HPP
+#define NEGCOS_KERNEL_GATHER_GENERAL_HPP
 
 #include "kernel/gather.hpp"
 #include "kernel/objective.hpp"
@@ -13,15 +13,15 @@ using negcos::LossTerms;
 using negcos::Prefix;
 
 // One query and its candidates: the positive, the negatives that are left, the hard negatives. A list for each prefix
-// of similarities and weights.
+// of similarities and slopes.
 template <class T>
-struct VariantQuery {
+struct GeneralQuery {
     T* similarity;
-    T* weight;
+    T* slope;
     T* ratio;  // both rows' ratios to the prefix before; of several prefixes alone
     T* coefficient;
     T* correction;
-    double* moment;  // of each prefix: sum of weights times similarities
+    double* moment;  // of each prefix: sum of slopes times similarities
     int32_t* row;    // of documents, then of hard negatives
     int32_t* slot;
     int64_t stride, documents = 0, count = 0, dropped = 0;
@@ -30,11 +30,11 @@ struct VariantQuery {
     static int64_t size(int64_t slots, int64_t prefixes) {
         return (3 * prefixes + 4) * list(slots) + pad_lanes<T>(2 * prefixes);
     }
-    VariantQuery() = default;
-    VariantQuery(T* lists, int64_t slots, int64_t prefixes)
+    GeneralQuery() = default;
+    GeneralQuery(T* lists, int64_t slots, int64_t prefixes)
         : similarity(lists),
-          weight(similarity + prefixes * list(slots)),
-          ratio(weight + prefixes * list(slots)),
+          slope(similarity + prefixes * list(slots)),
+          ratio(slope + prefixes * list(slots)),
           coefficient(ratio + prefixes * list(slots)),
           correction(coefficient + list(slots)),
           moment(reinterpret_cast<double*>(correction + 3 * list(slots))),
@@ -60,7 +60,7 @@ inline bool is_excluded(const negcos::Exclusion& exclusion, int64_t i, int32_t j
 }
 
 template <class E, class T>
-void list_variant_candidates(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e) {
+void list_general_candidates(const negcos::GeneralGather<E>& t, int64_t i, GeneralQuery<T>& e) {
     const negcos::Candidates& candidates = t.candidates;
     const LossTerms<T>& terms = t.terms;
     e.row[0] = static_cast<int32_t>(candidates.positive(i));
@@ -106,17 +106,17 @@ void prefix_similarities(const negcos::Rows<E>& rows, const negcos::Rows<E>& que
         }
         dot_four<kRescaled>(query, four, rescale, dim, dots + k);
     }
-    const T own = queries.inverse[i];
-    for (int64_t k = 0; k < n; ++k) similarity[k] = dots[k] * own * rows.inverse[index[k]];
+    const T query_inverse = queries.inverse[i];
+    for (int64_t k = 0; k < n; ++k) similarity[k] = dots[k] * query_inverse * rows.inverse[index[k]];
     if (!before) return;
-    const T ratio = queries.ratio[i];
-    for (int64_t k = 0; k < n; ++k) ratios[k] = ratio * rows.ratio[index[k]];
+    const T ratio = queries.norm_ratio[i];
+    for (int64_t k = 0; k < n; ++k) ratios[k] = ratio * rows.norm_ratio[index[k]];
     for (int64_t k = 0; k < n; ++k) similarity[k] += before[k] * ratios[k];
 }
 
 template <bool kRescaled, class E, class T>
-void find_variant_similarities(const negcos::GatherVariants<E>& t, int64_t i, T* query, VariantQuery<T>& e) {
-    list_variant_candidates(t, i, e);
+void find_general_similarities(const negcos::GeneralGather<E>& t, int64_t i, T* query, GeneralQuery<T>& e) {
+    list_general_candidates(t, i, e);
     for (int64_t p = 0; p < t.prefix_count; ++p) {
         const Prefix<E>& prefix = t.prefixes[p];
         T* similarity = e.similarity + p * e.stride;
@@ -136,8 +136,8 @@ void find_variant_similarities(const negcos::GatherVariants<E>& t, int64_t i, T*
 }
 
 template <class E, class T>
-void write_logits(const negcos::GatherVariants<E>& t, int64_t i, const General<T>& row, const T* similarity,
-                  const VariantQuery<T>& e) {
+void write_logits(const negcos::GeneralGather<E>& t, int64_t i, const General<T>& row, const T* similarity,
+                  const GeneralQuery<T>& e) {
     const int64_t slots = t.candidates.slots() + t.terms.hard;
     E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
     for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
@@ -148,8 +148,8 @@ void write_logits(const negcos::GatherVariants<E>& t, int64_t i, const General<T
 
 // The losses of query i, and d loss / d z of its edges.
 template <class E, class T>
-void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e,
-                          LossWriter<E, GeneralRow<T>>& writer, negcos::Totals& totals) {
+void find_general_slopes(const negcos::GeneralGather<E>& t, int64_t i, GeneralQuery<T>& e,
+                         LossWriter<E, GeneralRow<T>>& writer, negcos::Totals& totals) {
     const LossTerms<T>& terms = t.terms;
     const double query_weight = terms.weights ? terms.weights[i] : 1.0;
     const int64_t n = e.count, negatives = n - 1;
@@ -158,13 +158,13 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
     for (int64_t p = 0; p < t.prefix_count; ++p) {
         const Prefix<E>& prefix = t.prefixes[p];
         const T* similarity = e.similarity + p * e.stride;
-        T* weight = e.weight + p * e.stride;
+        T* slope = e.slope + p * e.stride;
         const General<T> row(terms, similarity[0], terms.correction ? e.correction[0] : T(0));
         const T top = row.row_top(row.top(similarity + 1, correction, negatives));
         const Sums sums = row.sum(similarity + 1, correction, nullptr, negatives, top);
         const auto closed = row.close(top, sums, prefix.weight * query_weight / terms.total_weight);
-        row.weigh(similarity + 1, correction, nullptr, negatives, closed.share, weight + 1);
-        weight[0] = static_cast<T>(closed.positive_slope);
+        row.slopes(similarity + 1, correction, nullptr, negatives, closed.share, slope + 1);
+        slope[0] = static_cast<T>(closed.positive_slope);
         e.moment[p] = closed.moment;
         loss += prefix.weight * closed.loss;
         if (query_weight != 0) totals.grad_scale.add(closed.grad_scale);
@@ -184,38 +184,38 @@ void find_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, Variant
     writer.add(i, query_weight, {loss}, totals);
     if (query_weight == 0)  // also where it met NaN
         for (int64_t p = 0; p < t.prefix_count; ++p)
-            memset(e.weight + p * e.stride, 0, sizeof(T) * static_cast<size_t>(n));
+            memset(e.slope + p * e.stride, 0, sizeof(T) * static_cast<size_t>(n));
 }
 
-// From the weights in each prefix's loss, in place, to those in the gradient of each prefix's columns; and the records
+// From the slopes in each prefix's loss, in place, to those in the gradient of each prefix's columns; and the records
 // of the edges for the other side's gradients.
 template <class E, class T>
-void link_variant_weights(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e) {
+void link_slopes(const negcos::GeneralGather<E>& t, int64_t i, GeneralQuery<T>& e) {
     const int64_t prefixes = t.prefix_count, slots = t.candidates.slots(), record = negcos::edge_record(prefixes);
-    T* const edges = t.edges ? t.edges + i * slots * record : nullptr;
-    T* const hard_edges = t.hard_edges ? t.hard_edges + i * t.terms.hard * record : nullptr;
-    if (edges && e.documents != slots) memset(edges, 0, sizeof(T) * static_cast<size_t>(slots * record));
+    T* const slopes = t.slopes ? t.slopes + i * slots * record : nullptr;
+    T* const hard_slopes = t.hard_slopes ? t.hard_slopes + i * t.terms.hard * record : nullptr;
+    if (slopes && e.documents != slots) memset(slopes, 0, sizeof(T) * static_cast<size_t>(slots * record));
     for (int64_t p = prefixes - 1; p >= 0; --p) {
         const T *similarity = e.similarity + p * e.stride, *ratio = e.ratio + (p + 1) * e.stride;
-        T* weight = e.weight + p * e.stride;
+        T* slope = e.slope + p * e.stride;
         if (prefixes > 1) {
-            for (int64_t k = 0; edges && k < e.documents; ++k)
-                edges[e.slot[k] * record + prefixes + p] = weight[k] == 0 ? 0 : weight[k] * similarity[k];
-            for (int64_t k = e.documents; hard_edges && k < e.count; ++k)
-                hard_edges[(k - e.documents) * record + prefixes + p] = weight[k] == 0 ? 0 : weight[k] * similarity[k];
+            for (int64_t k = 0; slopes && k < e.documents; ++k)
+                slopes[e.slot[k] * record + prefixes + p] = slope[k] == 0 ? 0 : slope[k] * similarity[k];
+            for (int64_t k = e.documents; hard_slopes && k < e.count; ++k)
+                hard_slopes[(k - e.documents) * record + prefixes + p] = slope[k] == 0 ? 0 : slope[k] * similarity[k];
         }
-        if (prefixes > 1 && t.prefixes[p].dead) {
-            const T live = t.prefixes[p].queries.live[i];
-            for (int64_t k = 0; k < e.documents; ++k) weight[k] *= live * t.prefixes[p].documents.live[e.row[k]];
-            for (int64_t k = e.documents; k < e.count; ++k) weight[k] *= live * t.prefixes[p].hard.live[e.row[k]];
+        if (prefixes > 1 && t.prefixes[p].has_zero_rows) {
+            const T nonzero = t.prefixes[p].queries.nonzero[i];
+            for (int64_t k = 0; k < e.documents; ++k) slope[k] *= nonzero * t.prefixes[p].documents.nonzero[e.row[k]];
+            for (int64_t k = e.documents; k < e.count; ++k) slope[k] *= nonzero * t.prefixes[p].hard.nonzero[e.row[k]];
         }
         if (p + 1 < prefixes)
-            for (int64_t k = 0; k < e.count; ++k) weight[k] += weight[e.stride + k] * ratio[k];
+            for (int64_t k = 0; k < e.count; ++k) slope[k] += slope[e.stride + k] * ratio[k];
         const T inverse = t.prefixes[p].queries.inverse[i];
-        for (int64_t k = 0; edges && k < e.documents; ++k)
-            edges[e.slot[k] * record + p] = weight[k] == 0 ? 0 : weight[k] * inverse;
-        for (int64_t k = e.documents; hard_edges && k < e.count; ++k)
-            hard_edges[(k - e.documents) * record + p] = weight[k];
+        for (int64_t k = 0; slopes && k < e.documents; ++k)
+            slopes[e.slot[k] * record + p] = slope[k] == 0 ? 0 : slope[k] * inverse;
+        for (int64_t k = e.documents; hard_slopes && k < e.count; ++k)
+            hard_slopes[(k - e.documents) * record + p] = slope[k];
     }
 }
 
@@ -226,7 +226,7 @@ void clear_rest(E* gradient, int64_t from, int64_t dim) {
 }
 
 // The gradient of one row from the totals of all prefixes, prefix after prefix at `total` (each padded to whole lanes),
-// and with prefixes each prefix's sum of weights times similarities.
+// and with prefixes each prefix's sum of slopes times similarities.
 template <class E, class T>
 void finish_prefixes(const Prefix<E>* prefixes, int64_t prefix_count, negcos::Rows<E> Prefix<E>::*side, int64_t i,
                      int64_t dim, const T* total, const double* moment, T factor, E* gradient) {
@@ -238,7 +238,7 @@ void finish_prefixes(const Prefix<E>* prefixes, int64_t prefix_count, negcos::Ro
         const negcos::Rows<E>& rows = prefixes[p].*side;
         const E* row = rows.data + i * rows.stride;
         const T inverse = rows.inverse[i], rescale = rows.rescale[i];
-        const double inv = static_cast<double>(inverse), project = static_cast<double>(rows.project[i]);
+        const double inv = static_cast<double>(inverse), project = static_cast<double>(rows.above_floor[i]);
         column -= prefixes[p].dim;
         at -= pad_lanes<T>(prefixes[p].dim);
         if (prefix_count == 1) {
@@ -249,7 +249,7 @@ void finish_prefixes(const Prefix<E>* prefixes, int64_t prefix_count, negcos::Ro
         along += moment[p] * project;
         store_gradient(total + at, row, rescale, static_cast<T>(-along * inv), inverse, factor, rescale,
                        prefixes[p].dim, gradient + column);
-        const double ratio = static_cast<double>(rows.ratio[i]);
+        const double ratio = static_cast<double>(rows.norm_ratio[i]);
         along *= ratio * ratio;
     }
 }
@@ -262,7 +262,7 @@ int64_t padded_columns(const Prefix<E>* prefixes, int64_t prefix_count) {
 }
 
 template <bool kRescaled, class E, class T>
-void variant_query_gradient(const negcos::GatherVariants<E>& t, int64_t i, VariantQuery<T>& e, T* total) {
+void general_query_gradient(const negcos::GeneralGather<E>& t, int64_t i, GeneralQuery<T>& e, T* total) {
     if (t.terms.weights && t.terms.weights[i] == 0)
         return clear_rest(t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride, 0, t.dim);
     memset(total, 0, sizeof(T) * static_cast<size_t>(padded_columns(t.prefixes, t.prefix_count)));
@@ -270,10 +270,10 @@ void variant_query_gradient(const negcos::GatherVariants<E>& t, int64_t i, Varia
     int64_t at = padded_columns(t.prefixes, t.prefix_count);
     for (int64_t p = t.prefix_count - 1; p >= 0; --p) {
         const Prefix<E>& prefix = t.prefixes[p];
-        const T* weight = e.weight + p * e.stride;
+        const T* slope = e.slope + p * e.stride;
         at -= pad_lanes<T>(prefix.dim);
-        for (int64_t k = 0; k < e.documents; ++k) e.coefficient[k] = weight[k] * prefix.documents.inverse[e.row[k]];
-        for (int64_t k = e.documents; k < e.count; ++k) e.coefficient[k] = weight[k] * prefix.hard.inverse[e.row[k]];
+        for (int64_t k = 0; k < e.documents; ++k) e.coefficient[k] = slope[k] * prefix.documents.inverse[e.row[k]];
+        for (int64_t k = e.documents; k < e.count; ++k) e.coefficient[k] = slope[k] * prefix.hard.inverse[e.row[k]];
         accumulate<kRescaled>(total + at, prefix.documents, prefix.dim, e.row, e.coefficient, e.documents);
         if (hard > 0)
             accumulate<kRescaled>(total + at, prefix.hard, prefix.dim, e.row + e.documents, e.coefficient + e.documents,
@@ -284,10 +284,10 @@ void variant_query_gradient(const negcos::GatherVariants<E>& t, int64_t i, Varia
 }
 
 template <class E>
-int64_t variant_scratch(const Prefix<E>* prefixes, int64_t prefix_count, int64_t dim, int64_t slots) noexcept {
+int64_t general_gather_scratch(const Prefix<E>* prefixes, int64_t prefix_count, int64_t dim, int64_t slots) noexcept {
     using T = Working<E>;
     const int64_t columns = padded_columns(prefixes, prefix_count);
-    const int64_t forward = 2 * columns + queries_together<E>(dim, slots) * VariantQuery<T>::size(slots, prefix_count);
+    const int64_t forward = 2 * columns + queries_together<E>(dim, slots) * GeneralQuery<T>::size(slots, prefix_count);
     const int64_t backward =
         columns + (negcos::edge_record(prefix_count) + 4) * kIncomingEdges + pad_lanes<T>(2 * prefix_count);
     return forward > backward ? forward : backward;
@@ -301,36 +301,36 @@ bool any_rescaled(const Prefix<E>* prefixes, int64_t prefix_count) {
 }
 
 template <bool kRescaled, class E>
-negcos::Totals variant_queries_of(const negcos::GatherVariants<E>& t, Range range, Working<E>* scratch) {
+negcos::Totals general_gather_queries_of(const negcos::GeneralGather<E>& t, Range range, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t slots = t.candidates.slots() + t.terms.hard, together = queries_together<E>(t.dim, slots);
     const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
     T *query = scratch, *total = query + columns, *lists = total + columns;
-    VariantQuery<T> edges[kMostTogether];
+    GeneralQuery<T> edges[kMostTogether];
     for (int64_t g = 0; g < together; ++g)
-        edges[g] = VariantQuery<T>(lists + g * VariantQuery<T>::size(slots, t.prefix_count), slots, t.prefix_count);
+        edges[g] = GeneralQuery<T>(lists + g * GeneralQuery<T>::size(slots, t.prefix_count), slots, t.prefix_count);
     negcos::Totals totals;
     LossWriter<E, GeneralRow<T>> writer(t.outputs);
     for (int64_t i = range.begin; i < range.end; i += together) {
         const int64_t count = range.end - i < together ? range.end - i : together;
-        for (int64_t g = 0; g < count; ++g) find_variant_similarities<kRescaled>(t, i + g, query, edges[g]);
-        for (int64_t g = 0; g < count; ++g) find_variant_weights(t, i + g, edges[g], writer, totals);
-        if (t.edges || t.hard_edges || t.outputs.grad_queries.data)
-            for (int64_t g = 0; g < count; ++g) link_variant_weights(t, i + g, edges[g]);
+        for (int64_t g = 0; g < count; ++g) find_general_similarities<kRescaled>(t, i + g, query, edges[g]);
+        for (int64_t g = 0; g < count; ++g) find_general_slopes(t, i + g, edges[g], writer, totals);
+        if (t.slopes || t.hard_slopes || t.outputs.grad_queries.data)
+            for (int64_t g = 0; g < count; ++g) link_slopes(t, i + g, edges[g]);
         if (!t.outputs.grad_queries.data) continue;
-        for (int64_t g = 0; g < count; ++g) variant_query_gradient<kRescaled>(t, i + g, edges[g], total);
+        for (int64_t g = 0; g < count; ++g) general_query_gradient<kRescaled>(t, i + g, edges[g], total);
     }
     writer.flush(totals);
     return totals;
 }
 
 template <class E>
-negcos::Totals variant_queries(const negcos::GatherVariants<E>& t, Range range, Working<E>* scratch) noexcept {
-    return any_rescaled(t.prefixes, t.prefix_count) ? variant_queries_of<true>(t, range, scratch)
-                                                    : variant_queries_of<false>(t, range, scratch);
+negcos::Totals general_gather_queries(const negcos::GeneralGather<E>& t, Range range, Working<E>* scratch) noexcept {
+    return any_rescaled(t.prefixes, t.prefix_count) ? general_gather_queries_of<true>(t, range, scratch)
+                                                    : general_gather_queries_of<false>(t, range, scratch);
 }
 
-// What was dropped has weight 0, and must not meet a NaN in its query. Returns the edges that are left.
+// What was dropped has slope 0, and must not meet a NaN in its query. Returns the edges that are left.
 template <class T>
 int64_t without_dropped(int32_t* source, T* coefficient, int64_t n, int64_t record) {
     int64_t kept = 0;
@@ -348,7 +348,7 @@ int64_t without_dropped(int32_t* source, T* coefficient, int64_t n, int64_t reco
 }
 
 template <bool kRescaled, class E>
-void variant_documents_of(const negcos::GatherVariants<E>& t, Range range, Working<E>* scratch) {
+void general_gather_documents_of(const negcos::GeneralGather<E>& t, Range range, Working<E>* scratch) {
     using T = Working<E>;
     const int64_t prefixes = t.prefix_count, columns = padded_columns(t.prefixes, prefixes);
     const int64_t record = negcos::edge_record(prefixes);
@@ -363,10 +363,10 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, Range range, Worki
         for (int64_t p = 0; p < prefixes; ++p) moment[p] = 0;
         IncomingWalk walk(t.incoming, j);
         while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
-            for (int64_t k = 0; k < n && prefixes > 1; ++k) __builtin_prefetch(t.edges + edge[k] * record);
+            for (int64_t k = 0; k < n && prefixes > 1; ++k) __builtin_prefetch(t.slopes + edge[k] * record);
             for (int64_t k = 0; k < n; ++k)
                 for (int64_t p = 0; p < record; ++p)
-                    coefficient[p * kIncomingEdges + k] = t.edges[edge[k] * record + p];
+                    coefficient[p * kIncomingEdges + k] = t.slopes[edge[k] * record + p];
             const int64_t kept = drops ? without_dropped(source, coefficient, n, record) : n;
             for (int64_t p = prefixes; p < record; ++p) {
                 T* products = coefficient + p * kIncomingEdges;
@@ -386,11 +386,11 @@ void variant_documents_of(const negcos::GatherVariants<E>& t, Range range, Worki
 }
 
 template <class E>
-void variant_documents(const negcos::GatherVariants<E>& t, Range range, Working<E>* scratch) noexcept {
+void general_gather_documents(const negcos::GeneralGather<E>& t, Range range, Working<E>* scratch) noexcept {
     if (any_rescaled(t.prefixes, t.prefix_count))
-        variant_documents_of<true>(t, range, scratch);
+        general_gather_documents_of<true>(t, range, scratch);
     else
-        variant_documents_of<false>(t, range, scratch);
+        general_gather_documents_of<false>(t, range, scratch);
 }
 
 // The gradient of the hard negatives of queries [begin, end): each has one edge.
@@ -402,7 +402,7 @@ void hard_gradient(const negcos::HardNegatives<E>& t, Range range, Working<E>* t
     const int64_t record = negcos::edge_record(t.prefix_count);
     for (int64_t row = range.begin * t.hard; row < range.end * t.hard; ++row) {
         const int64_t i = row / t.hard;
-        const T* edge = t.edges + row * record;
+        const T* edge = t.slopes + row * record;
         bool any = false;
         for (int64_t p = 0; p < record; ++p) any = any || !(edge[p] == 0);
         if (!any) {  // dropped

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "variants.hpp"
+#include "general.hpp"
 
 #include <cstring>
 
@@ -22,22 +22,23 @@ HardNegatives<E> hard_negatives(const Problem<E>& problem, const Working<E>* edg
 }  // namespace
 
 template <class E>
-void GatherVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
+void GeneralGatherEngine<E>::reserve(Arena& arena, int64_t workers) {
     const Problem<E>& problem = problem_;
     const int64_t batch = problem.queries().count, slots = pairs_.slots() + problem.terms.hard;
     pairs_.reserve(arena, workers, problem.outputs.grad_documents.data);
-    work_ = GatherVariants<E>();
+    work_ = GeneralGather<E>();
     const int64_t record = edge_record(problem.prefix_count);
-    if (problem.outputs.grad_documents.data) work_.edges = arena.take<T>(batch * pairs_.slots() * record);
-    if (problem.outputs.grad_hard_negatives.data) work_.hard_edges = arena.take<T>(batch * problem.terms.hard * record);
+    if (problem.outputs.grad_documents.data) work_.slopes = arena.take<T>(batch * pairs_.slots() * record);
+    if (problem.outputs.grad_hard_negatives.data)
+        work_.hard_slopes = arena.take<T>(batch * problem.terms.hard * record);
     rows_per_task_ = rows_per_task(saturated_product(slots, problem.dim));
     task_totals_ = arena.take<Totals>(tasks_of(batch, rows_per_task_));
-    scratch_size_ = kernels_.variant_scratch(problem.prefixes, problem.prefix_count, problem.dim, slots);
+    scratch_size_ = kernels_.general_gather_scratch(problem.prefixes, problem.prefix_count, problem.dim, slots);
     scratch_ = arena.take<T>(scratch_size_ * workers);
 }
 
 template <class E>
-bool GatherVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
+bool GeneralGatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
     const Problem<E>& problem = problem_;
     const bool small =
         saturated_product(problem.queries().count * (pairs_.slots() + problem.terms.hard), problem.dim) < kInlineWork;
@@ -55,16 +56,16 @@ bool GatherVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tot
                               [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
     };
     if (!blocks(problem.queries().count, [&](Range range, T* scratch) {
-            task_totals_[range.begin / rows_per_task_] = kernels_.variant_queries(work_, range, scratch);
+            task_totals_[range.begin / rows_per_task_] = kernels_.general_gather_queries(work_, range, scratch);
         }))
         return false;
     for (int64_t task = 0; task < tasks_of(problem.queries().count, rows_per_task_); ++task)
         totals.add(task_totals_[task]);
     if (problem.outputs.grad_documents.data && !blocks(problem.documents().count, [&](Range range, T* scratch) {
-            kernels_.variant_documents(work_, range, scratch);
+            kernels_.general_gather_documents(work_, range, scratch);
         }))
         return false;
-    const HardNegatives<E> hard = hard_negatives(problem, work_.hard_edges);
+    const HardNegatives<E> hard = hard_negatives(problem, work_.hard_slopes);
     return !hard.gradient.data || blocks(problem.queries().count, [&](Range range, T* scratch) {
         kernels_.hard_gradient(hard, range, scratch);
     });
@@ -77,11 +78,11 @@ constexpr int64_t kRowsOfBlock = 8;  // per task, where rows of a block are put 
 }  // namespace
 
 template <class E>
-void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
+void GeneralTileEngine<E>::reserve(Arena& arena, int64_t workers) {
     const Problem<E>& problem = problem_;
     const int64_t batch = problem.queries().count, documents = problem.documents().count;
     const bool both = problem.both, gradients = problem.gradients(), prefixes = problem.prefix_count > 1;
-    TileVariants<E>& t = work_ = TileVariants<E>();
+    GeneralTiles<E>& t = work_ = GeneralTiles<E>();
     t.block = kTileBlock < batch ? kTileBlock : batch;
     t.chunk = kTileChunk;
     t.chunks = tasks_of(documents, kTileChunk);
@@ -95,10 +96,10 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
     if (both) t.documents = arena.take<RowEnd>(documents);
     if (hard > 0) {
         t.hard_similarities = arena.take<T>(hard);
-        t.hard_edges = arena.take<T>(batch * problem.terms.hard * edge_record(problem.prefix_count));
+        t.hard_slopes = arena.take<T>(batch * problem.terms.hard * edge_record(problem.prefix_count));
     }
     for (int64_t k = 0; k < problem.prefix_count; ++k) {
-        TilePrefix<E>& prefix = tiles_[k] = TilePrefix<E>();
+        GeneralTilePrefix<E>& prefix = tiles_[k] = GeneralTilePrefix<E>();
         prefix.width = pad_lanes<T>(problem.prefixes[k].dim);
         prefix.stride = odd_lines<T>(problem.prefixes[k].dim);
         prefix.query_units = arena.take<T>(batch * prefix.stride);
@@ -106,11 +107,11 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
         prefix.panels = arena.take<T>(pad_lanes<T>(documents) * prefix.width);
         prefix.scores = arena.take<T>(cells);
         for (T** array :
-             {&prefix.positives, &prefix.query_top, &prefix.query_share, &prefix.query_smooth, &prefix.positive_weight})
+             {&prefix.positives, &prefix.query_top, &prefix.query_share, &prefix.query_smooth, &prefix.positive_slope})
             *array = arena.take<T>(pad_lanes<T>(batch));
         for (T** array : {&prefix.document_top, &prefix.document_share, &prefix.document_smooth})
             if (both) *array = arena.take<T>(pad_lanes<T>(documents));
-        prefix.broken = arena.take<T>(batch);
+        prefix.nonfinite = arena.take<T>(batch);
         if (both) prefix.document_sums = arena.take<Sums>(documents);
         prefix.chunk_top = arena.take<T>(t.block * t.chunks);
         prefix.chunk_sums = arena.take<Sums>(t.block * t.chunks);
@@ -122,14 +123,14 @@ void TileVariantEngine<E>::reserve(Arena& arena, int64_t workers) {
         if (problem.outputs.grad_documents.data) prefix.gradient_sums = arena.take<T>(documents * prefix.stride);
     }
     scratch_size_ =
-        kernels_.tile_variant_scratch(problem.prefixes, problem.prefix_count, kTileChunk, t.chunks, problem.terms.hard);
+        kernels_.general_tile_scratch(problem.prefixes, problem.prefix_count, kTileChunk, t.chunks, problem.terms.hard);
     scratch_ = arena.take<T>(scratch_size_ * workers);
 }
 
 // All blocks of queries one after another: their scores, what those sum up to, and the gradients.
 template <class E>
-bool TileVariantEngine<E>::walk(Parallel& parallel, bool small, bool sums, bool gradients) {
-    const TileVariants<E>& t = work_;
+bool GeneralTileEngine<E>::walk(Parallel& parallel, bool small, bool sums, bool gradients) {
+    const GeneralTiles<E>& t = work_;
     const auto chunks = [&](auto&& body) {
         return parallel.for_each(
             t.chunks, small, [&](int64_t chunk, int64_t worker) { body(chunk, scratch_ + worker * scratch_size_); });
@@ -141,25 +142,25 @@ bool TileVariantEngine<E>::walk(Parallel& parallel, bool small, bool sums, bool 
                                   [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
         };
         if (t.counts && !rows([&](Range range, T*) { kernels_.tile_counts(counting_, first, range); })) return false;
-        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.variant_scores(t, block, chunk, sums, scratch); }))
+        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.general_tile_scores(t, block, chunk, sums, scratch); }))
             return false;
-        if (sums && !rows([&](Range range, T* scratch) { kernels_.variant_close_queries(t, first, range, scratch); }))
+        if (sums && !rows([&](Range range, T* scratch) { kernels_.general_close_queries(t, first, range, scratch); }))
             return false;
         if (!gradients) continue;
-        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.variant_weights(t, block, chunk, scratch); }))
+        if (!chunks([&](int64_t chunk, T* scratch) { kernels_.general_tile_slopes(t, block, chunk, scratch); }))
             return false;
         if (t.outputs.grad_queries.data &&
-            !rows([&](Range range, T* scratch) { kernels_.variant_finish_queries(t, first, range, scratch); }))
+            !rows([&](Range range, T* scratch) { kernels_.general_finish_queries(t, first, range, scratch); }))
             return false;
     }
     return true;
 }
 
 template <class E>
-bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
+bool GeneralTileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& totals) {
     const Problem<E>& problem = problem_;
     const int64_t batch = problem.queries().count, documents = problem.documents().count;
-    TileVariants<E>& t = work_;
+    GeneralTiles<E>& t = work_;
     const bool small = saturated_product(batch * documents, problem.dim) < kInlineWork;
     const auto blocks = [&](int64_t rows, auto&& body) {
         return for_each_block(parallel, rows, kTileRows, small,
@@ -184,7 +185,7 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
     }
     for (int64_t k = 0; k < problem.prefix_count; ++k) {
         const Prefix<E>& prefix = problem.prefixes[k];
-        const TilePrefix<E>& tile = tiles_[k];
+        const GeneralTilePrefix<E>& tile = tiles_[k];
         if (!blocks(documents,
                     [&](Range range, T*) {
                         kernels_.tile_pack(prefix.documents, prefix.dim, tile.document_units, tile.panels, range);
@@ -193,11 +194,11 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
                     [&](Range range, T*) {
                         kernels_.tile_pack(prefix.queries, prefix.dim, tile.query_units, nullptr, range);
                         for (int64_t i = range.begin; i < range.end; ++i)
-                            tile.broken[i] = k > 0 ? tiles_[k - 1].broken[i] : T(0);
-                        kernels_.variant_calm(tile.query_units, tile.stride, tile.width, tile.broken, range);
+                            tile.nonfinite[i] = k > 0 ? tiles_[k - 1].nonfinite[i] : T(0);
+                        kernels_.zero_nonfinite_rows(tile.query_units, tile.stride, tile.width, tile.nonfinite, range);
                     }) ||
             !blocks(documents, [&](Range range, T*) {  // in the gradients: panels keep what scores need
-                kernels_.variant_calm(tile.document_units, tile.stride, tile.width, nullptr, range);
+                kernels_.zero_nonfinite_rows(tile.document_units, tile.stride, tile.width, nullptr, range);
             }))
             return false;
         // The first block of queries writes these sums, the others add to them.
@@ -206,12 +207,13 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
         if (batch == 0 && tile.document_moment)
             std::memset(tile.document_moment, 0, sizeof(double) * static_cast<size_t>(documents));
     }
-    if (!blocks(batch, [&](Range range, T* scratch) { kernels_.variant_positives(t, range, scratch); })) return false;
+    if (!blocks(batch, [&](Range range, T* scratch) { kernels_.general_tile_positives(t, range, scratch); }))
+        return false;
 
     const bool gradients = problem.outputs.grad_queries.data || problem.outputs.grad_documents.data;
     if (!walk(parallel, small, true, gradients && !t.both)) return false;
     if (t.both) {
-        if (!blocks(documents, [&](Range range, T*) { kernels_.variant_close_documents(t, range); })) return false;
+        if (!blocks(documents, [&](Range range, T*) { kernels_.general_close_documents(t, range); })) return false;
         // Columns are read in whole lanes.
         for (int64_t k = 0; k < problem.prefix_count; ++k)
             for (int64_t j = documents; j < pad_lanes<T>(documents); ++j)
@@ -219,22 +221,22 @@ bool TileVariantEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
                     array[j] = 0;
         if (gradients && !walk(parallel, small, false, true)) return false;
     }
-    totals = kernels_.variant_totals(t);
+    totals = kernels_.general_totals(t);
     if (problem.outputs.grad_documents.data &&
-        !blocks(documents, [&](Range range, T* scratch) { kernels_.variant_finish_documents(t, range, scratch); }))
+        !blocks(documents, [&](Range range, T* scratch) { kernels_.general_finish_documents(t, range, scratch); }))
         return false;
-    const HardNegatives<E> hard = hard_negatives(problem, t.hard_edges);
+    const HardNegatives<E> hard = hard_negatives(problem, t.hard_slopes);
     return !hard.gradient.data ||
            blocks(batch, [&](Range range, T* scratch) { kernels_.hard_gradient(hard, range, scratch); });
 }
 
-template class GatherVariantEngine<float>;
-template class GatherVariantEngine<double>;
-template class GatherVariantEngine<F16>;
-template class GatherVariantEngine<BF16>;
-template class TileVariantEngine<float>;
-template class TileVariantEngine<double>;
-template class TileVariantEngine<F16>;
-template class TileVariantEngine<BF16>;
+template class GeneralGatherEngine<float>;
+template class GeneralGatherEngine<double>;
+template class GeneralGatherEngine<F16>;
+template class GeneralGatherEngine<BF16>;
+template class GeneralTileEngine<float>;
+template class GeneralTileEngine<double>;
+template class GeneralTileEngine<F16>;
+template class GeneralTileEngine<BF16>;
 
 }  // namespace negcos

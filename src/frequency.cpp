@@ -9,13 +9,10 @@
 #include <bit>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <new>
 #include <string>
-#include <utility>
 
 #include "kernels.hpp"
 #include "replace_file.hpp"
@@ -73,23 +70,16 @@ int32_t fail_errno(const char* path) noexcept {
     return fail(NEGCOS_STATUS_IO, "%.300s: %s", path, errno ? std::strerror(errno) : "it ended while it was read");
 }
 
-class File {
+class File : public Descriptor {
 public:
-    File(const char* path, int flags) noexcept : fd_(open(path, flags | O_CLOEXEC, 0666)) {}
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
-    ~File() {
-        if (fd_ >= 0) close(fd_);
-    }
-    explicit operator bool() const noexcept { return fd_ >= 0; }
-    int get() const noexcept { return fd_; }
+    using Descriptor::Descriptor;
 
     bool write_words(const uint64_t* words, uint64_t count) noexcept {
         for (uint64_t done = 0; done < count; done += kChunk) {
             const size_t size = 8 * std::min(count - done, kChunk);
             for (size_t b = 0; b < size; ++b)
                 bytes_[b] = static_cast<unsigned char>(words[done + b / 8] >> (8 * (b % 8)));
-            if (!write_all(fd_, bytes_, size)) return false;
+            if (!write_all(get(), bytes_, size)) return false;
         }
         return true;
     }
@@ -100,7 +90,7 @@ public:
             const size_t size = 8 * std::min(count - done, kChunk);
             for (size_t at = 0; at < size;) {
                 errno = 0;
-                const ssize_t got = read(fd_, bytes_ + at, size - at);
+                const ssize_t got = read(get(), bytes_ + at, size - at);
                 if (got > 0)
                     at += static_cast<size_t>(got);
                 else if (errno != EINTR)
@@ -112,12 +102,8 @@ public:
         return true;
     }
 
-    // On the disk, so that the rename that follows cannot get there first. Some file systems report a full disk here.
-    bool finish() noexcept { return fsync(fd_) == 0 && close(std::exchange(fd_, -1)) == 0; }
-
 private:
     static constexpr uint64_t kChunk = 2048;
-    int fd_;
     unsigned char bytes_[8 * kChunk];
 };
 
@@ -260,20 +246,11 @@ int32_t Frequency::save(const char* path) const {
     if (replaces && !S_ISREG(there.st_mode))
         return fail(NEGCOS_STATUS_IO, "%.300s is there, and not a regular file", path);
     if (replaces && access(path, W_OK) != 0) return fail_errno(path);
-    // What a symbolic link points to is replaced, not the link. A path that leads nowhere yet is taken as it is.
-    const std::unique_ptr<char, decltype(&std::free)> real(realpath(path, nullptr), &std::free);
-    if (!real && errno == ENOMEM) throw std::bad_alloc();
-    const std::string target = real ? real.get() : path;
-    // Some of these names may be taken, by other threads or left behind by a process that was killed.
+    const std::string target = destination(path);
     std::string beside;
-    std::optional<File> file;
-    for (unsigned n = 0; !file || (!*file && errno == EEXIST); ++n) {
-        beside = target + ".tmp." + std::to_string(getpid()) + "." + std::to_string(n);
-        file.emplace(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL);
-    }
-    if (!*file) return fail_errno(beside.c_str());
-    if ((!replaces || copy_rights(there, file->get())) && file->write_words(header, kHeader) &&
-        file->write_words(table_.data(), table_.size()) && file->write_words(&sum, 1) && file->finish() &&
+    File file(create_new(target + ".tmp.", 0666, beside));
+    if (file && (!replaces || copy_rights(there, file.get())) && file.write_words(header, kHeader) &&
+        file.write_words(table_.data(), table_.size()) && file.write_words(&sum, 1) && file.finish() &&
         std::rename(beside.c_str(), target.c_str()) == 0)
         return NEGCOS_STATUS_OK;
     const int error = errno;
@@ -283,7 +260,7 @@ int32_t Frequency::save(const char* path) const {
 }
 
 int32_t Frequency::load(const Kernels& kernels, const char* path, std::optional<Frequency>& loaded) {
-    File file(path, O_RDONLY | O_NONBLOCK);  // a pipe is told, not waited for
+    File file(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));  // a pipe is told, not waited for
     struct stat status;
     if (!file || fstat(file.get(), &status) != 0) return fail_errno(path);
     if (!S_ISREG(status.st_mode)) return fail(NEGCOS_STATUS_IO, "%.300s is not a regular file", path);

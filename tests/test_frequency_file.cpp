@@ -92,6 +92,10 @@ TEST_SUITE("unit") {
         CHECK(read_file((folder / "q")) == saved(frequency));
         CHECK(read_file(taken) == "another's");
         CHECK(folder.files().size() == 3);
+        fs::create_symlink("new", (folder / "nowhere"));
+        frequency.save((folder / "nowhere"));
+        CHECK(fs::is_symlink((folder / "nowhere")));
+        CHECK(read_file((folder / "new")) == saved(frequency));
         // Who may read and write it stays as it was.
         fs::permissions((folder / "q"), fs::perms::owner_read | fs::perms::owner_write);
         frequency.save((folder / "q"));

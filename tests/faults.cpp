@@ -57,7 +57,7 @@ struct Real {
     decltype(&::fsync) fsync;
     decltype(&::close) close;
     decltype(&::rename) rename;
-    decltype(&::renameat2) renameat2;
+    decltype(&::link) link;
     decltype(&::fchmod) fchmod;
 
     Real() {
@@ -76,7 +76,7 @@ struct Real {
         find(fsync, "fsync");
         find(close, "close");
         find(rename, "rename");
-        find(renameat2, "renameat2");
+        find(link, "link");
         find(fchmod, "fchmod");
         looking = false;
     }
@@ -116,7 +116,7 @@ int64_t disarm() {
     armed.store(kNone, std::memory_order_release);
     return calls;
 }
-bool no_exchange = false;
+bool no_links = false;
 void (*before_read)() = nullptr;
 
 int64_t live_blocks() {
@@ -218,10 +218,10 @@ int rename(const char* from, const char* to) noexcept {
     errno = EACCES;
     return -1;
 }
-int renameat2(int from_folder, const char* from, int to_folder, const char* to, unsigned flags) noexcept {
-    errno = faults::no_exchange ? EINVAL : EACCES;
-    if (faults::no_exchange || fails(faults::kFiles)) return -1;
-    return real().renameat2(from_folder, from, to_folder, to, flags);
+int link(const char* from, const char* to) noexcept {
+    errno = faults::no_links ? EPERM : EACCES;
+    if (faults::no_links || fails(faults::kFiles)) return -1;
+    return real().link(from, to);
 }
 int fchmod(int file, mode_t mode) noexcept {
     if (!fails(faults::kFiles)) return real().fchmod(file, mode);

@@ -19,8 +19,8 @@ void arm(Kind kind, int64_t nth, bool and_later = false);
 // How many calls there were since arm(); no more fail.
 int64_t disarm();
 
-// As a file system that can only rename.
-extern bool no_exchange;
+// As a file system without hard links.
+extern bool no_links;
 // Called before every read().
 extern void (*before_read)();
 

@@ -64,7 +64,9 @@ struct Target {
 
     size_t size() const { return path ? static_cast<size_t>(rows) * static_cast<size_t>(cols) * npy_size(type) : 0; }
 
-    Output output() const { return {option, *path, npy_preamble(type, rows, cols), {elements.data(), size()}}; }
+    Output output() const {
+        return {option + (" " + *path), *path, npy_preamble(type, rows, cols), {elements.data(), size()}};
+    }
 };
 
 // --negatives settles the sampling and the rounds; what else was said must agree.
@@ -214,7 +216,7 @@ void compute(const LossArguments& a) {
     for (const auto& [field, path] : inputs_of(a)) inputs.push_back(path);
     std::vector<Output> outputs;
     outputs.reserve(targets.size());
-    for (const Target* target : targets) outputs.push_back({target->option, *target->path, {}, {}});
+    for (const Target* target : targets) outputs.push_back(target->output());
     check_outputs(inputs, outputs);
 
     const Array queries = read_matrix(a.queries), documents = read_matrix(a.documents);
@@ -285,11 +287,6 @@ void compute(const LossArguments& a) {
     context.evaluate(options, batch, result);
     const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
 
-    outputs.clear();
-    for (const Target* target : targets) outputs.push_back(target->output());
-    OutputFiles files;
-    files.stage(outputs);
-
     const int64_t rounds = options.sampling != NEGCOS_SAMPLING_ALL ? options.rounds : std::max(count - 1, int64_t{0});
     const char* const sampling = name_of(kSamplings, options.sampling);
     const char* const objective = name_of(kObjectives, options.objective);
@@ -347,10 +344,9 @@ void compute(const LossArguments& a) {
                                    {"milliseconds", decimal(elapsed.count())}});
         text = table(lines);
     }
-    // Nothing is said of files that are not there, and none stays of which nothing could be said.
-    files.commit();
-    print(text);
-    files.keep();
+    outputs.clear();
+    for (const Target* target : targets) outputs.push_back(target->output());
+    write_outputs(std::move(outputs), text);
 }
 
 }  // namespace

@@ -98,16 +98,16 @@ TEST_SUITE("fault") {
         const std::string losses = read_file(folder / "l");
         struct Fault {
             faults::Kind kind;
-            bool no_exchange = false;
+            bool no_links = false;
         };
         for (const Fault& fault : {Fault{faults::kFiles}, Fault{faults::kFiles, true}, Fault{faults::kMemory},
                                    Fault{faults::kMemory, true}, Fault{faults::kEmptyWrites}})
             for (int64_t nth = 0;; ++nth) {
-                INFO("kind " << fault.kind << ", call " << nth << (fault.no_exchange ? ", without exchange" : ""));
+                INFO("kind " << fault.kind << ", call " << nth << (fault.no_links ? ", without links" : ""));
                 reset();
-                faults::no_exchange = fault.no_exchange;
+                faults::no_links = fault.no_links;
                 const auto [status, fewer] = run(folder, words, fault.kind, nth);
-                faults::no_exchange = false;
+                faults::no_links = false;
                 const std::string error = read_file(folder.error);
                 INFO(error);
                 if (status == 0) {

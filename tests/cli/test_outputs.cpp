@@ -7,8 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <fstream>
+#include <limits>
+#include <thread>
 
 #include "cli/files.hpp"
 #include "command.hpp"
@@ -17,6 +22,11 @@ namespace {
 
 using namespace command;
 namespace fs = std::filesystem;
+
+struct Joined {
+    std::thread& thread;
+    ~Joined() { thread.join(); }
+};
 
 TEST_SUITE("cli") {
     TEST_CASE("cli: an output that cannot be written takes the others with it, and replaced files come back whole") {
@@ -33,28 +43,89 @@ TEST_SUITE("cli") {
 
     TEST_CASE("cli: a place that is taken at the last moment brings back what was replaced before it") {
         Inputs in;
-        const std::string old = "old", fresh = "fresh";
+        const std::string old = "old", fresh = "fresh", large(1 << 20, 'x');
         const auto path = [&](const char* name) { return (in.path / name).string(); };
-        const std::span<const std::byte> none;
-        const std::vector<negcos::cli::Output> outputs = {{"--losses", path("l.npy"), fresh, none},
-                                                          {"--logits", path("n.npy"), fresh, none},
-                                                          {"--grad-queries", path("g.npy"), fresh, none}};
-        write_file(in.path / "l.npy", old);
-        {
-            negcos::cli::OutputFiles files;
-            files.stage(outputs);
-            fs::create_directory(in.path / "g.npy");
-            CHECK_THROWS_WITH_AS(files.commit(), doctest::Contains("--grad-queries "), negcos::cli::Failure);
+        const auto output = [&](const char* name, const std::string& text) {
+            return negcos::cli::Output{std::string("--") + name, path(name), text, {}};
+        };
+        const std::vector<negcos::cli::Output> outputs = {output("l.npy", fresh), output("pipe", large),
+                                                          output("n.npy", fresh), output("g.npy", fresh)};
+        REQUIRE(mkfifo(path("pipe").c_str(), 0600) == 0);
+        const auto write = [&](bool taken) {
+            // All else is written by the time that the pipe is, and it takes no more until it is read.
+            std::thread reader([&] {
+                std::ifstream pipe(path("pipe"));
+                if (taken) fs::create_directory(path("g.npy"));
+                pipe.ignore(std::numeric_limits<std::streamsize>::max());
+            });
+            const Joined joined{reader};
+            negcos::cli::write_outputs(outputs, "");
+        };
+        write_file(path("l.npy"), old);
+        auto left = in.files();
+        left.insert("g.npy");
+        CHECK_THROWS_WITH_AS(write(true), doctest::Contains("--g.npy: "), negcos::cli::Failure);
+        CHECK(read_file(path("l.npy")) == old);
+        CHECK(in.files() == left);
+        fs::remove(path("g.npy"));
+        write(false);
+        for (const char* name : {"l.npy", "n.npy", "g.npy"}) CHECK(read_file(path(name)) == fresh);
+        left.insert("n.npy");
+        CHECK(in.files() == left);
+    }
+
+    TEST_CASE("cli: a signal takes back what is in its place while the numbers are printed") {
+        const Inputs in;
+        const std::string path = (in.path / "l.npy").string(), fresh = "fresh", large(1 << 20, 'x');
+        for (const bool there : {true, false}) {
+            if (there)
+                write_file(path, "old");
+            else
+                fs::remove(path);
+            const auto before = in.files();
+            int pipe[2];
+            REQUIRE(::pipe(pipe) == 0);
+            const pid_t child = fork();
+            REQUIRE(child >= 0);
+            if (child == 0) {
+                alarm(60);
+                std::signal(SIGTERM, SIG_DFL);  // doctest has it
+                dup2(pipe[1], STDOUT_FILENO);
+                close(pipe[0]);
+                try {
+                    negcos::cli::write_outputs({{"--losses", path, fresh, {}}}, large);
+                    _exit(1);
+                } catch (...) {
+                    _exit(2);
+                }
+            }
+            close(pipe[1]);
+            char first;
+            CHECK(read(pipe[0], &first, 1) == 1);
+            CHECK(read_file(path) == fresh);
+            REQUIRE(kill(child, SIGTERM) == 0);
+            int status = -1;
+            REQUIRE(waitpid(child, &status, 0) == child);
+            close(pipe[0]);
+            CHECK((WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM));
+            CHECK(in.files() == before);
+            if (there) CHECK(read_file(path) == "old");
         }
-        CHECK(read_file(in.path / "l.npy") == old);
-        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy", "l.npy", "g.npy"});
-        fs::remove(in.path / "g.npy");
-        negcos::cli::OutputFiles files;
-        files.stage(outputs);
-        files.commit();
-        files.keep();
-        for (const char* name : {"l.npy", "n.npy", "g.npy"}) CHECK(read_file(in.path / name) == fresh);
-        CHECK(in.files() == std::set<std::string>{"q.npy", "d.npy", "l.npy", "n.npy", "g.npy"});
+    }
+
+    TEST_CASE("cli: what is replaced is there all the time") {
+        const Inputs in;
+        const std::string path = (in.path / "l.npy").string(), fresh = "fresh";
+        write_file(path, "old");
+        std::atomic<bool> written = false, missed = false;
+        std::thread reader([&] {
+            while (!written)
+                if (access(path.c_str(), F_OK) != 0) missed = true;
+        });
+        for (int k = 0; k < 200; ++k) negcos::cli::write_outputs({{"--losses", path, fresh, {}}}, "");
+        written = true;
+        reader.join();
+        CHECK(!missed);
     }
 
     TEST_CASE("cli: names that a killed run left behind, and names as long as there are") {
@@ -63,12 +134,8 @@ TEST_SUITE("cli") {
         const std::set<std::string> left = {".negcos." + process + ".0", ".negcos." + process + ".1~"};
         for (const std::string& name : left) write_file(in.path / name, kept);
         const std::string fresh = "fresh";
-        for (int k = 0; k < 2; ++k) {
-            negcos::cli::OutputFiles files;
-            files.stage(std::vector<negcos::cli::Output>{{"--losses", (in.path / longest).string(), fresh, {}}});
-            files.commit();
-            files.keep();
-        }
+        for (int k = 0; k < 2; ++k)
+            negcos::cli::write_outputs({{"--losses", (in.path / longest).string(), fresh, {}}}, "");
         CHECK(read_file(in.path / longest) == fresh);
         for (const std::string& name : left) CHECK(read_file(in.path / name) == kept);
         CHECK(in.files().size() == 5);
@@ -88,7 +155,7 @@ TEST_SUITE("cli") {
         // By somebody else where this is root, who may write everything.
         fs::permissions(in.path, fs::perms::all);
         fs::permissions(in.path / "l.npy", fs::perms::owner_read | fs::perms::others_read);
-        const std::vector<negcos::cli::Output> outputs = {{"--losses", (in.path / "l.npy").string(), {}, {}}};
+        const std::vector<negcos::cli::Output> outputs = {{"--losses l.npy", (in.path / "l.npy").string(), {}, {}}};
         const pid_t child = fork();
         if (child == 0) {
             if (geteuid() == 0 && seteuid(65534) != 0) _exit(77);

@@ -4,7 +4,7 @@
 # Rules that no compiler checks: who may include what, one licence line a file, and which symbols the library shows.
 #   rules.sh SOURCE_ROOT SHARED_LIBRARY KERNEL_LIBRARY...
 set -u
-root=$1 library=$2
+root=$1 library=$2 folder=$PWD
 shift 2
 
 # Says each line of its input and remembers that there was one.
@@ -71,7 +71,8 @@ known=$(nm "$library" | grep -cE ' (frame_dummy|__cpu_indicator_init|init_have_l
 # An inline function that a kernel unit emits could stand in for the same one elsewhere, with instructions that the
 # machine may lack.
 for kernels in "$@"; do
-    nm --defined-only "$kernels" 2>/dev/null | awk '$2 ~ /^[A-Zuvw]$/ && $3 !~ /kernels_[a-z0-9]+E?$/ { print $3 }' |
+    symbols=$(cd "$folder" && nm --defined-only "$kernels") || echo "$kernels" | none "nm cannot read"
+    echo "$symbols" | awk '$2 ~ /^[A-Zuvw]$/ && $3 !~ /kernels_[a-z0-9]+E?$/ { print $3 }' |
         none "$kernels: symbols besides its table"
 done
 

@@ -21,9 +21,13 @@ includes() { grep -nE '^ *# *include' "$@" /dev/null; }
 
 includes src/*.?pp capi/*.cpp include/negcos/* | grep -E 'xsimd|immintrin|arm_neon' |
     none "xsimd and intrinsics belong in src/kernel"
-includes src/kernel/*.hpp | grep -vE '<xsimd/xsimd.hpp>|<(math|stdint|stddef|string)\.h>|<(immintrin|arm_neon).h>|"kernel/|"(element|work|kernels).hpp"' |
-    none "src/kernel includes xsimd, C headers and its siblings alone"
-for file in src/kernel/*.hpp; do
+includes src/kernel/*.hpp | grep -vE '<(math|stdint|stddef|string)\.h>|"kernel/|"(element|work|kernels).hpp"|NEGCOS_KERNEL_REGISTER$' |
+    none "src/kernel includes C headers, its siblings and the registers that the build chose"
+includes src/kernel/register/*.hpp | grep -vE '<(xsimd/xsimd\.hpp|(math|stdint|immintrin|arm_neon)\.h)>|"kernel/(half|register/[a-z0-9]*)\.hpp"' |
+    none "src/kernel/register includes xsimd, intrinsics, C headers and its siblings alone"
+grep -nE '^ *# *(el)?if(def)? .*(NEGCOS_KERNEL_|__(AVX|SSE|FMA|F16C|ARM|aarch64|x86_64))' src/kernel/*.hpp src/kernel/register/*.hpp |
+    none "what instruction sets differ in is for src/kernel/register to say, without #if"
+for file in src/kernel/*.hpp src/kernel/register/*.hpp; do
     grep -q '^namespace {$' "$file" || echo "$file" | none "a kernel header keeps to an anonymous namespace"
 done
 grep -rnE '^ *# *include.*(tbb/|omp\.h)' src capi include | grep -v '^src/parallel.cpp:' |

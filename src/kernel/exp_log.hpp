@@ -5,7 +5,7 @@
 #ifndef NEGCOS_KERNEL_EXP_LOG_HPP
 #define NEGCOS_KERNEL_EXP_LOG_HPP
 
-#include "kernel/simd.hpp"
+#include "kernel/lanes.hpp"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #define NEGCOS_KERNEL_NORMS_HPP
 
 #include "kernel/dots.hpp"
-#include "kernel/simd.hpp"
+#include "kernel/lanes.hpp"
 #include "work.hpp"
 
 namespace {

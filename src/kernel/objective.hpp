@@ -18,7 +18,7 @@
 #define NEGCOS_KERNEL_OBJECTIVE_HPP
 
 #include "kernel/exp_log.hpp"
-#include "kernel/simd.hpp"
+#include "kernel/lanes.hpp"
 #include "work.hpp"
 
 namespace {

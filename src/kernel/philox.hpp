@@ -4,7 +4,7 @@
 #ifndef NEGCOS_KERNEL_PHILOX_HPP
 #define NEGCOS_KERNEL_PHILOX_HPP
 
-#include "kernel/simd.hpp"
+#include "kernel/lanes.hpp"
 #include "kernels.hpp"
 
 namespace {
@@ -15,6 +15,7 @@ inline void philox_blocks(const uint32_t (&key)[2], const uint32_t (&counter)[4]
     // Two registers side by side hide the latency of the multiplications.
     constexpr int kWide = kWidth<uint64_t>, kBlocks = negcos::kPhiloxBlocks;
     constexpr int kSide = kBlocks / kWide < 2 ? 1 : 2;
+    using Wide = Register<uint64_t>;
     const Wide multiplier0(uint64_t{0xD2511F53}), multiplier1(uint64_t{0xCD9E8D57}), low_half(uint64_t{0xFFFFFFFF});
     for (int first = 0; first < kBlocks; first += kSide * kWide) {
         uint64_t lanes[2][static_cast<size_t>(kSide * kWide)];

@@ -6,22 +6,13 @@
 #ifndef NEGCOS_KERNEL_PRODUCT_HPP
 #define NEGCOS_KERNEL_PRODUCT_HPP
 
-#include "kernel/simd.hpp"
+#include "kernel/lanes.hpp"
 #include "work.hpp"
 
 namespace {
 
 using negcos::pad_lanes;
 using negcos::Range;
-
-// Rows and vectors of a register tile: as many accumulators as the registers hold beside their operands.
-#if NEGCOS_KERNEL_AVX512
-constexpr int kTileRows = 12, kTileVectors = 2;
-#elif NEGCOS_KERNEL_SCALAR
-constexpr int kTileRows = 2, kTileVectors = 1;
-#else
-constexpr int kTileRows = 6, kTileVectors = 1;
-#endif
 
 // c[m][v] (+)= sum_k a[m][k] * b[k][v], v a vector of lanes. Side by side in a are either the steps, rows being
 // a_stride apart, or the rows, steps being a_stride apart: constant offsets from few pointers, so that next to nothing

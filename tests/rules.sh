@@ -76,7 +76,7 @@ known=$(nm "$library" | grep -cE ' (frame_dummy|__cpu_indicator_init|init_have_l
 # machine may lack.
 for kernels in "$@"; do
     symbols=$(cd "$folder" && nm --defined-only "$kernels") || echo "$kernels" | none "nm cannot read"
-    echo "$symbols" | awk '$2 ~ /^[A-Zuvw]$/ && $3 !~ /kernels_[a-z0-9]+E?$/ { print $3 }' |
+    echo "$symbols" | awk '$2 ~ /^[A-Zuvw]$/ && $3 !~ /(kernels|operations)_[a-z0-9]+E?$/ { print $3 }' |
         none "$kernels: symbols besides its table"
 done
 

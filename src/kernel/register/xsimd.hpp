@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the vector instruction sets have in common over xsimd's batches; and the one place that tells its versions apart.
+// What the vector instruction sets have in common over xsimd's batches; and the one place that tells its versions
+// apart.
 #ifndef NEGCOS_KERNEL_REGISTER_XSIMD_HPP
 #define NEGCOS_KERNEL_REGISTER_XSIMD_HPP
 

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import ctypes
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import numpy.typing as npt
 
 from ._arrays import View, bfloat16, contiguous_output, describe, matrix, output, vector, view
-from ._context import Context, context_or_default, enumerator, integer, items, number
+from ._context import Context, context_or_default, integer, items
 from ._errors import error
 from ._library import ENUMERATORS, initialised, library
+from ._options import Options, make_options, shows_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +43,12 @@ class Result:
 
 _NUMBERS = ("loss", "grad_scale", "grad_bias", "accuracy", "mean_reciprocal_rank", "excluded", "zero_rows")
 OUTPUTS = ("losses", "hit_probability", "logits", "grad_queries", "grad_documents", "grad_hard_negatives", "negatives")
+# Arguments of evaluate() that hold embeddings, and numbers for each query or document.
+MATRICES = ("queries", "documents", "hard_negatives")
+VECTORS = ("positives", "negatives", "document_ids", "query_ids", "log_probability", "weights")
 
 
+@shows_options(Options)
 def evaluate(
     queries: Any,
     documents: Any,
@@ -56,26 +63,7 @@ def evaluate(
     weights: Any = None,
     outputs: Iterable[str] = ("grad_queries", "grad_documents"),
     out: Optional[Mapping[str, Any]] = None,
-    objective: str = "softmax",
-    similarity: str = "cosine",
-    sampling: str = "shuffle",
-    rounds: int = 4,
-    reduction: str = "mean",
-    direction: str = "query-to-document",
-    exclude: Union[str, Iterable[str]] = (),
-    seed: int = 0,
-    step: int = 0,
-    scale: float = 20.0,
-    temperature: float = 1.0,
-    bias: float = 0.0,
-    norm_floor: float = 1e-12,
-    margin: float = 0.0,
-    label_smoothing: float = 0.0,
-    hardness: float = 0.0,
-    false_negative_margin: float = math.inf,
-    correction: str = "all-candidates",
-    prefix_dims: Sequence[int] = (),
-    prefix_weights: Optional[Sequence[float]] = None,
+    **options: Unpack[Options],
 ) -> Result:
     """The loss of a batch of B queries and M documents, its gradients and metrics, in one call without the GIL.
 
@@ -92,13 +80,12 @@ def evaluate(
     np.ma arrays, anywhere, with masked elements are an error.
     out: a mapping from such names to writable arrays of the caller's, filled in place; they are wanted too.
     context: default: one of this thread's own.
-    The rest are the fields of negcos_options in negcos.h, enumerators as their names in lower case with dashes or
-    underscores; exclude: "same-document-id", "same-query-id" or both.
+    options: the fields of negcos_options in negcos.h, enumerators as their names in lower case with dashes or
+    underscores.
 
     Raises negcos.Error, with the argument in a sentence; no output was written then.
     """
-    arguments = locals()
-    options = _make_options({name: arguments[name] for name in _OPTIONS})
+    made = make_options(options)
     alive: list[View] = []  # what the structs point into
     batch: Any = initialised("negcos_batch")
     result: Any = initialised("negcos_result")
@@ -127,20 +114,20 @@ def evaluate(
     if hard_negatives is not None:
         n_hard = input_matrix("hard_negatives", hard_negatives).shape[0]
     for name, values, read, by in (  # what the library would not read
-        ("negatives", negatives, options.sampling == ENUMERATORS["SAMPLING"]["given"], "sampling='given'"),
-        ("document_ids", document_ids, options.exclude & ENUMERATORS["EXCLUDE"]["same-document-id"], _BY_DOCUMENT),
-        ("query_ids", query_ids, options.exclude & ENUMERATORS["EXCLUDE"]["same-query-id"], _BY_QUERY),
+        ("negatives", negatives, made.sampling == ENUMERATORS["SAMPLING"]["given"], "sampling='given'"),
+        ("document_ids", document_ids, made.exclude & ENUMERATORS["EXCLUDE"]["same-document-id"], _BY_DOCUMENT),
+        ("query_ids", query_ids, made.exclude & ENUMERATORS["EXCLUDE"]["same-query-id"], _BY_QUERY),
     ):
         if values is not None and not read:
             raise error("value", f"{name} is given, expected {by} with it")
     input_vector("positives", positives, "int64", (n_queries,), "one for each query")
-    input_vector("negatives", negatives, "int32", (n_queries, options.rounds), "rounds for each query")
+    input_vector("negatives", negatives, "int32", (n_queries, made.rounds), "rounds for each query")
     input_vector("document_ids", document_ids, "int64", (n_documents,), "one for each document")
     input_vector("query_ids", query_ids, "int64", (n_queries,), "one for each query")
     input_vector("log_probability", log_probability, "float64", (n_documents,), "one for each document")
     input_vector("weights", weights, "float64", (n_queries,), "one for each query")
 
-    rounds = max(options.rounds, 0)  # the library refuses less
+    rounds = max(made.rounds, 0)  # the library refuses less
     shapes: dict[str, tuple[int, ...]] = {
         "losses": (n_queries,),
         "hit_probability": (n_queries,),
@@ -169,7 +156,7 @@ def evaluate(
         alive.append(given)
 
     context_or_default(context)._call(
-        library.negcos_evaluate, ctypes.byref(options), ctypes.byref(batch), ctypes.byref(result)
+        library.negcos_evaluate, ctypes.byref(made), ctypes.byref(batch), ctypes.byref(result)
     )
     return Result(**{name: getattr(result, name) for name in _NUMBERS}, **arrays)
 
@@ -186,7 +173,7 @@ def sample(
 ) -> npt.NDArray[np.int32]:
     """The negatives that evaluate() draws for a batch of so many queries and documents (default: as many) without
     `positives`: rows of documents, [batch, rounds]."""
-    options = _make_options({"sampling": sampling, "rounds": rounds, "seed": seed, "step": step})
+    options = make_options({"sampling": sampling, "rounds": rounds, "seed": seed, "step": step})
     batch = integer("batch", batch, 64)
     n_documents = batch if documents is None else integer("documents", documents, 64)
     drawn = np.empty((max(batch, 0), max(options.rounds, 0)), np.int32)
@@ -197,48 +184,3 @@ def sample(
 
 
 _BY_DOCUMENT, _BY_QUERY = "exclude='same-document-id'", "exclude='same-query-id'"
-_ENUMERATED = ("objective", "similarity", "sampling", "reduction", "direction", "correction")
-_OPTIONS = _ENUMERATED + (
-    "rounds",
-    "exclude",
-    "seed",
-    "step",
-    "scale",
-    "temperature",
-    "bias",
-    "norm_floor",
-    "margin",
-    "label_smoothing",
-    "hardness",
-    "false_negative_margin",
-    "prefix_dims",
-    "prefix_weights",
-)
-
-
-def _make_options(given: dict[str, Any]) -> Any:
-    options: Any = initialised("negcos_options")
-    for name, value in given.items():
-        if name in _ENUMERATED:
-            setattr(options, name, enumerator(name, value, name.upper()))
-        elif name == "rounds":
-            options.rounds = integer(name, value, 32)
-        elif name in ("seed", "step"):
-            setattr(options, name, integer(name, value, 64, signed=False))
-        elif name == "exclude":
-            for bit in items(name, value):
-                options.exclude |= enumerator(name, bit, "EXCLUDE")
-        elif name == "prefix_dims":
-            dims = [integer(f"prefix_dims[{p}]", columns, 32) for p, columns in enumerate(items(name, value))]
-            if dims:
-                options.prefix_count = len(dims)
-                options.prefix_dims = (ctypes.c_int32 * len(dims))(*dims)
-        elif name == "prefix_weights":
-            if value is not None:
-                weights = [number(f"prefix_weights[{p}]", weight) for p, weight in enumerate(items(name, value))]
-                if len(weights) != options.prefix_count:
-                    raise error("shape", f"prefix_weights has {len(weights)}, prefix_dims {options.prefix_count}")
-                options.prefix_weights = (ctypes.c_double * len(weights))(*weights)
-        else:
-            setattr(options, name, number(name, value))
-    return options

@@ -4,51 +4,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional, TypedDict, Union
+from collections.abc import Mapping
+from typing import Any, Optional
 
 import numpy as np
 
 from ._arrays import refuse_masks
 from ._context import Context
-from ._evaluate import _make_options
-
-# Further arguments of evaluate() that hold numbers for each query or document.
-VECTORS = ("positives", "negatives", "document_ids", "query_ids", "log_probability", "weights")
-
-
-# Those that hold embeddings.
-MATRICES = ("queries", "documents", "hard_negatives")
-
-
-class Options(TypedDict, total=False):
-    """Options of evaluate() that are fixed when a graph is made. seed, step, scale and bias may vary with the call."""
-
-    objective: str
-    similarity: str
-    sampling: str
-    rounds: int
-    reduction: str
-    direction: str
-    exclude: Union[str, Iterable[str]]
-    temperature: float
-    norm_floor: float
-    margin: float
-    label_smoothing: float
-    hardness: float
-    false_negative_margin: float
-    correction: str
-    prefix_dims: Sequence[int]
-    prefix_weights: Optional[Sequence[float]]
+from ._evaluate import MATRICES, VECTORS
+from ._options import make_options
 
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as plain values, which serialise, once their names and types are right."""
-    for name in options:
-        if name not in Options.__annotations__:
-            raise TypeError(f"unexpected option {name!r}, expected some of {', '.join(Options.__annotations__)}")
     plain = {name: _plain(name, value) for name, value in options.items()}
-    _make_options(plain)
+    make_options(plain)
     return plain
 
 

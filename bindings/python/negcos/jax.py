@@ -23,8 +23,9 @@ from . import _xla
 from ._arrays import as_numpy
 from ._context import Context, integer, number
 from ._errors import ResourceError, error
-from ._evaluate import evaluate
-from ._framework import MATRICES, VECTORS, Options, checked, loss_dtype, refuse_masks_of, shared_context
+from ._evaluate import MATRICES, VECTORS, evaluate
+from ._framework import checked, loss_dtype, refuse_masks_of, shared_context
+from ._options import FixedOptions, shows_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["negative_cosine_loss"]
 
 
+@shows_options(FixedOptions)
 def negative_cosine_loss(
     queries: Any,
     documents: Any,
@@ -43,12 +45,13 @@ def negative_cosine_loss(
     query_ids: Any = None,
     log_probability: Any = None,
     weights: Any = None,
+    rounds: int = 4,
     scale: Any = 20.0,
     bias: Any = 0.0,
     seed: Any = 0,
     step: Any = 0,
     context: Optional[Context] = None,
-    **options: Unpack[Options],
+    **options: Unpack[FixedOptions],
 ) -> jax.Array:
     """The loss of a batch: a scalar, float64 for float64 and float32 for float32, float16 and bfloat16.
 
@@ -60,7 +63,7 @@ def negative_cosine_loss(
     numpy.unique(ids, return_inverse=True)[1].
     seed, step: numbers or arrays of one integer. Traced ones keep jit from compiling anew at each step.
     context: default: one that all calls share, one at a time. One that is given here lives as long as the process.
-    options: as those of negcos.evaluate; fixed when traced.
+    rounds, options: as those of negcos.evaluate; fixed when traced.
 
     Under a gradient one evaluation computes the loss and its gradients, which are kept for the backward pass; without
     it, the loss alone. vmap evaluates one batch after the other. There are no second derivatives and no forward mode
@@ -71,7 +74,7 @@ def negative_cosine_loss(
     """
     given = locals()
     refuse_masks_of(given)
-    fixed = checked(options)
+    fixed = checked({"rounds": rounds, **options})
     differentiable = {}
     for name in MATRICES:
         value = given[name]

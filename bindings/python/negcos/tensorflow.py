@@ -20,8 +20,9 @@ from tensorflow.python.saved_model import save_context  # type: ignore[import-un
 from ._arrays import as_numpy, refuse_masks
 from ._context import Context, integer, number
 from ._errors import error
-from ._evaluate import evaluate
-from ._framework import MATRICES, VECTORS, Options, checked, loss_dtype, refuse_masks_of, shared_context
+from ._evaluate import MATRICES, VECTORS, evaluate
+from ._framework import checked, loss_dtype, refuse_masks_of, shared_context
+from ._options import OPTIONS, FixedOptions, shows_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,6 +31,7 @@ __all__ = ["NegativeCosineLayer", "negative_cosine_loss"]
 
 
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+@shows_options(FixedOptions)
 def negative_cosine_loss(
     queries: Any,
     documents: Any,
@@ -41,13 +43,14 @@ def negative_cosine_loss(
     query_ids: Any = None,
     log_probability: Any = None,
     weights: Any = None,
+    rounds: int = 4,
     scale: Any = 20.0,
     bias: Any = 0.0,
     seed: Any = 0,
     step: Any = 0,
     training: bool = True,
     context: Optional[Context] = None,
-    **options: Unpack[Options],
+    **options: Unpack[FixedOptions],
 ) -> Any:
     """The loss of a batch: a scalar tensor, float64 for float64 and float32 for float32, float16 and bfloat16.
 
@@ -60,7 +63,7 @@ def negative_cosine_loss(
     training: False computes the loss alone; gradients that are asked for all the same are then a second evaluation.
         Otherwise one evaluation computes both, and the gradients are kept for the backward pass.
     context: default: one that all calls share, one at a time.
-    options: as those of negcos.evaluate.
+    rounds, options: as those of negcos.evaluate.
 
     Raises negcos.Error, with the argument in a sentence, eagerly and for names and types of options; the rest of
     mistakes in a graph come when it runs, as tf.errors.InvalidArgumentError (or .UnimplementedError,
@@ -68,7 +71,7 @@ def negative_cosine_loss(
     """
     given = locals()
     refuse_masks_of(given)
-    fixed = checked(options)
+    fixed = checked({"rounds": rounds, **options})
     inputs = {}
     for name in MATRICES:
         value = given[name]
@@ -214,12 +217,12 @@ class NegativeCosineLayer(tf.keras.layers.Layer):  # type: ignore[misc]
         context: Optional[Context] = None,
         **options: Any,
     ) -> None:
-        keras = {name: options.pop(name) for name in list(options) if name not in Options.__annotations__}
+        keras = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
         if not _KERAS_2 and tf.keras.config.backend() != "tensorflow":
             raise error("unsupported", "Keras runs on another backend than TensorFlow")
         super().__init__(**{**keras, "autocast": False})
         self.supports_jit = False  # or Keras would have XLA compile it
-        for name, reason in {"rounds": "NEG", "temperature": "t"}.items():
+        for name, reason in {"rounds": "NEG", "temperature": "t", "step": "an argument of the call"}.items():
             if name in options:
                 raise error("value", f"{name} is given, expected it as {reason}")
         if as_published and "objective" in options:

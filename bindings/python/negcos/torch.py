@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import FrameType
-from typing import Any, Callable, Optional, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union, cast
 
 import torch
 import torch.fx._symbolic_trace
@@ -21,7 +20,11 @@ from torch import Tensor, nn
 
 from ._context import Context, integer, items
 from ._errors import error
-from ._evaluate import _OPTIONS, Result, _make_options, evaluate
+from ._evaluate import MATRICES, VECTORS, Result, evaluate
+from ._options import OPTIONS, FixedOptions, make_options, refuse_unknown, shows_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["NegativeCosineLoss", "negative_cosine_loss"]
 
@@ -81,15 +84,13 @@ def _is_in_backward() -> bool:
     return frame is not None
 
 
+@shows_options(FixedOptions)
 class NegativeCosineLoss(nn.Module):
     """The loss of a batch of queries and documents, a scalar to call backward() on.
 
     Arguments are the options of negcos.evaluate, with the same names and defaults; as attributes they may be set anew
     at any time.
-        rounds: negatives for each query.
         scale, and with objective="sigmoid" bias: numbers, or nn.Parameter of one element, which learn.
-        reduction: "mean" or "sum".
-        seed: with `step`, the key of the draws.
         outputs: arrays wanted in `result`: "losses", "hit_probability", "logits", "negatives".
         context: the negcos.Context to compute in; default: one of each calling thread. A module that has one can be
             neither copied nor pickled.
@@ -111,42 +112,30 @@ class NegativeCosineLoss(nn.Module):
         self,
         rounds: int = 4,
         *,
-        sampling: str = "shuffle",
-        objective: str = "softmax",
-        similarity: str = "cosine",
         scale: Union[float, nn.Parameter] = 20.0,
-        temperature: float = 1.0,
         bias: Union[float, nn.Parameter] = 0.0,
-        direction: str = "query-to-document",
-        reduction: str = "mean",
-        exclude: Union[str, Iterable[str]] = (),
-        margin: float = 0.0,
-        label_smoothing: float = 0.0,
-        hardness: float = 0.0,
-        false_negative_margin: float = math.inf,
-        correction: str = "all-candidates",
-        prefix_dims: Sequence[int] = (),
-        prefix_weights: Optional[Sequence[float]] = None,
-        norm_floor: float = 1e-12,
         seed: int = 0,
         outputs: Iterable[str] = (),
         context: Optional[Context] = None,
+        **options: Unpack[FixedOptions],
     ) -> None:
-        arguments = locals()
         super().__init__()
-        for name in _OPTIONS:
-            if name == "step":
-                self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
-                continue
-            value = arguments[name]
+        if "step" in options:
+            raise TypeError("unexpected option 'step', expected it in forward(), or none: the module counts its steps")
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64, device="cpu"))
+        given = {name: option.default for name, option in OPTIONS.items() if name != "step"}
+        given.update({"rounds": rounds, "scale": scale, "bias": bias, "seed": seed, **options})
+        for name in ("exclude", "prefix_dims"):
+            given[name] = items(name, given[name])
+        for name, value in given.items():
             if name in _DIFFERENTIABLE and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 raise error("dtype", f"{name} is a tensor, expected a number or an nn.Parameter, or it in forward()")
-            setattr(self, name, items(name, value) if name in ("exclude", "prefix_dims") else value)
+            setattr(self, name, value)
         self.outputs = items("outputs", outputs)
         self.context = context
         self.result = None
-        plain = _without_tensors({name: arguments[name] for name in _OPTIONS if name != "step"})
-        _make_options(plain)  # what is wrong fails here, not in the first forward()
+        plain = _without_tensors(given)
+        make_options(plain)  # what is wrong fails here, not in the first forward()
         self._initial = {name: plain.get(name) for name in ("scale", "bias")}
 
     def reset_parameters(self) -> None:
@@ -182,44 +171,33 @@ class NegativeCosineLoss(nn.Module):
         step: for those who count themselves. A closure that an optimizer calls several times a step (LBFGS, line
         searches) needs it, to have the same negatives each time. The module's own step is neither read nor moved.
         """
+        arguments = locals()
         counts = step is None
         is_again = counts and _is_in_backward()
         if counts:  # what a backward pass computes again, it does for the last loss outside of one
             step = self._last_step if is_again and self._last_step is not None else self.step
-        options = {name: getattr(self, name) for name in _OPTIONS}
+        options = {name: getattr(self, name) for name in OPTIONS}
         given = {"scale": scale, "bias": bias, "step": step}
         options.update({name: value for name, value in given.items() if value is not None})
         options["step"] = _whole("step", options["step"])
-        loss, self.result = _compute(
-            {"queries": queries, "documents": documents, "hard_negatives": hard_negatives},
-            {
-                "positives": positives,
-                "negatives": negatives,
-                "document_ids": document_ids,
-                "query_ids": query_ids,
-                "log_probability": log_probability,
-                "weights": weights,
-            },
-            options,
-            self.outputs,
-            self.context,
-            self.step if counts and self.training else None,
-        )
+        counter = self.step if counts and self.training else None
+        loss, self.result = _compute(arguments, options, self.outputs, self.context, counter)
         if counts and not is_again:
             self._last_step = options["step"]
         return loss
 
     def extra_repr(self) -> str:
-        defaults: dict[str, Any] = evaluate.__kwdefaults__ or {}
-        return ", ".join(
-            f"{name}={value!r}"
-            for name, value in ((name, getattr(self, name)) for name in _OPTIONS)
-            if not isinstance(value, Tensor)
-            if name in ("objective", "sampling", "rounds", "scale") or value != defaults[name]
-        )
+        shown = []
+        for name in sorted(OPTIONS, key=lambda name: OPTIONS[name].type is not str):  # words first
+            value = getattr(self, name)
+            named = name in ("objective", "sampling", "rounds", "scale")
+            if not isinstance(value, Tensor) and (named or value != OPTIONS[name].default):
+                shown.append(f"{name}={value!r}")
+        return ", ".join(shown)
 
 
 @_outside_graphs
+@shows_options(FixedOptions)
 def negative_cosine_loss(
     queries: Tensor,
     documents: Tensor,
@@ -232,26 +210,12 @@ def negative_cosine_loss(
     log_probability: Any = None,
     weights: Any = None,
     rounds: int = 4,
-    sampling: str = "shuffle",
-    objective: str = "softmax",
-    similarity: str = "cosine",
     scale: Number = 20.0,
-    temperature: float = 1.0,
     bias: Number = 0.0,
-    direction: str = "query-to-document",
-    reduction: str = "mean",
-    exclude: Union[str, Iterable[str]] = (),
-    margin: float = 0.0,
-    label_smoothing: float = 0.0,
-    hardness: float = 0.0,
-    false_negative_margin: float = math.inf,
-    correction: str = "all-candidates",
-    prefix_dims: Sequence[int] = (),
-    prefix_weights: Optional[Sequence[float]] = None,
-    norm_floor: float = 1e-12,
     seed: int = 0,
     step: Union[int, Tensor] = 0,
     context: Optional[Context] = None,
+    **options: Unpack[FixedOptions],
 ) -> Tensor:
     """The loss of B queries [B, d] and M documents [M, d]: a scalar, float64 for float64 and else float32.
 
@@ -268,20 +232,8 @@ def negative_cosine_loss(
     Raises negcos.Error, with the argument in a sentence.
     """
     arguments = locals()
-    loss, _ = _compute(
-        {name: arguments[name] for name in ("queries", "documents", "hard_negatives")},
-        {
-            "positives": positives,
-            "negatives": negatives,
-            "document_ids": document_ids,
-            "query_ids": query_ids,
-            "log_probability": log_probability,
-            "weights": weights,
-        },
-        {name: _whole(name, step) if name == "step" else arguments[name] for name in _OPTIONS},
-        (),
-        context,
-    )
+    varying = {"rounds": rounds, "scale": scale, "bias": bias, "seed": seed, "step": _whole("step", step)}
+    loss, _ = _compute(arguments, {**varying, **options}, (), context)
     return loss
 
 
@@ -330,13 +282,14 @@ def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
 
 
 def _compute(
-    matrices: dict[str, Any],
-    arrays: dict[str, Any],
+    arguments: dict[str, Any],
     options: dict[str, Any],
     outputs: Iterable[str],
     context: Optional[Context],
     counter: Optional[Tensor] = None,
 ) -> tuple[Tensor, Result]:
+    refuse_unknown(options)
+    matrices, arrays = ({name: arguments[name] for name in names} for names in (MATRICES, VECTORS))
     for name, value in matrices.items():
         if not isinstance(value, Tensor) and not (value is None and name == "hard_negatives"):
             raise error("dtype", f"{name} is a {type(value).__name__}, expected a torch.Tensor")
@@ -434,12 +387,12 @@ def _without_tensors(options: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Tensor):
             if value.numel() != 1 or not value.is_floating_point():
                 raise error("shape", f"{name} is {tuple(value.shape)} of {value.dtype}, expected one real number")
-            if name == "bias" and options["objective"] != "sigmoid":
+            if name == "bias" and options.get("objective") != "sigmoid":
                 raise error("unsupported", "bias is a tensor, which takes objective='sigmoid'")
             if value.is_meta or _is_opaque(value):  # in the constructor; a call has refused it
                 del plain[name]
             else:
                 plain[name] = float(value.detach())
-    if options["reduction"] == "none":
+    if options.get("reduction") == "none":
         raise error("value", "reduction is 'none', expected 'mean' or 'sum' (outputs=['losses'] are in module.result)")
     return plain

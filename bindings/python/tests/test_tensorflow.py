@@ -360,10 +360,13 @@ def test_mistakes_at_once(mistake):
 
 
 def test_everything():
-    """Each argument of negcos.evaluate but for what makes outputs is one of the loss."""
-    known = {*inspect.signature(negcos.evaluate).parameters} - {"outputs", "out"}
-    own = {*inspect.signature(negative_cosine_loss).parameters} - {"training", "options"}
-    assert own | {*negcos.tensorflow.Options.__annotations__} == known
+    """Each argument of negcos.evaluate but for what makes outputs is one of the loss, with the same default."""
+    known, own = (
+        {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+        for function in (negcos.evaluate, negative_cosine_loss)
+    )
+    del known["outputs"], known["out"], own["training"]
+    assert own == known
 
 
 # Keras
@@ -627,6 +630,7 @@ def test_layer_options_and_config():
         (dict(t="x"), TypeError, "t is 'x', expected a number"),
         (dict(rounds=3), ValueError, "rounds is given, expected it as NEG"),
         (dict(temperature=3), ValueError, "temperature is given, expected it as t"),
+        (dict(step=3), ValueError, "step is given, expected it as an argument of the call"),
         (dict(objective="nope"), ValueError, "objective is 'nope'"),
         (dict(as_published=True, objective="softmax"), NotImplementedError, "as_published and objective"),
         (dict(temprature=1), (TypeError, ValueError), "temprature"),  # Keras's own

@@ -19,7 +19,8 @@ import torch.nn.functional as F  # noqa: E402
 
 import negcos  # noqa: E402
 import negcos.torch  # noqa: E402
-from negcos._evaluate import _OPTIONS, library  # noqa: E402
+from negcos._library import library  # noqa: E402
+from negcos._options import OPTIONS  # noqa: E402
 from negcos.torch import NegativeCosineLoss, negative_cosine_loss  # noqa: E402
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -217,13 +218,20 @@ CALLS = {
 
 
 def test_calls_cover_every_option():
-    assert set(_OPTIONS) <= set(CALLS)
+    assert set(OPTIONS) <= set(CALLS)
     evaluate, module = (set(inspect.signature(f).parameters) for f in (negcos.evaluate, NegativeCosineLoss))
     functional, forward = (
         set(inspect.signature(f).parameters) for f in (negative_cosine_loss, NegativeCosineLoss.forward)
     )
     assert functional == evaluate - {"outputs", "out"}
     assert (module | forward) - {"self"} == evaluate - {"out"}
+    made = NegativeCosineLoss()
+    for name, (_, default, meaning) in OPTIONS.items():
+        assert getattr(made, name) == default
+        for function in (NegativeCosineLoss, negative_cosine_loss):
+            if name in inspect.signature(function).parameters:
+                assert inspect.signature(function).parameters[name].default == default
+                assert f"\n    {name}: {meaning}" in function.__doc__
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -238,7 +246,7 @@ def test_same_bits_as_evaluate(name, dtype):
     out = {f"grad_{key}": torch.empty_like(value, requires_grad=False) for key, value in inputs.items()}
     given = {key: value.detach() for key, value in inputs.items()}
     expected = negcos.evaluate(given.pop("queries"), given.pop("documents"), **given, **call, outputs=(), out=out)
-    if name in _OPTIONS and name not in ("scale", "bias"):  # the call is one in which the option matters
+    if name in OPTIONS and name not in ("scale", "bias"):  # the call is one in which the option matters
         without = {key: value for key, value in call.items() if key != name and not key.endswith("_ids")}
         without = {key: value for key, value in without.items() if name != "prefix_dims" or key != "prefix_weights"}
         plain = negcos.evaluate(queries.detach(), documents.detach(), **without, outputs=())
@@ -251,11 +259,11 @@ def test_same_bits_as_evaluate(name, dtype):
             assert bool((gradient == out[f"grad_{key}"]).all()), key
 
     check(negative_cosine_loss(**inputs, **call))
-    options = {key: value for key, value in call.items() if key in _OPTIONS}
+    options = {key: value for key, value in call.items() if key in OPTIONS}
     step = options.pop("step", 0)
     module = NegativeCosineLoss(**options)
     module.step.fill_(step)
-    check(module(**inputs, **{key: value for key, value in call.items() if key not in _OPTIONS}))
+    check(module(**inputs, **{key: value for key, value in call.items() if key not in OPTIONS}))
     assert module.result.loss == expected.loss
     for number in ("grad_scale", "grad_bias", "accuracy", "mean_reciprocal_rank", "excluded", "zero_rows"):
         found = getattr(module.result, number)
@@ -649,11 +657,15 @@ def test_copies():
 
 
 def test_repr_and_attributes():
+    shown = "NegativeCosineLoss(objective='softmax', sampling='shuffle', rounds=4, scale=20.0)"
+    assert repr(NegativeCosineLoss()) == shown
+    learns = torch.nn.Parameter(torch.ones(()))  # which the state shows
+    module = NegativeCosineLoss(sampling="all", direction="both", exclude="same-query-id", scale=learns)
+    shown = "objective='softmax', sampling='all', direction='both', rounds=4, exclude=('same-query-id',)"
+    assert repr(module) == f"NegativeCosineLoss({shown})"
     module = NegativeCosineLoss(7, temperature=0.5, prefix_dims=[3, 6])
-    text = repr(module)
-    for part in ("rounds=7", "sampling='shuffle'", "scale=20.0", "temperature=0.5", "prefix_dims=(3, 6)"):
-        assert part in text
-    assert "margin" not in text and "step" not in text
+    shown = "objective='softmax', sampling='shuffle', rounds=7, scale=20.0, temperature=0.5, prefix_dims=(3, 6)"
+    assert repr(module) == f"NegativeCosineLoss({shown})"
     queries, documents = tensors((8, 6), (8, 6))
     module.temperature, module.prefix_dims = 2.0, ()  # a schedule
     assert (

@@ -72,7 +72,7 @@ case $suite in
             skip "no Python that has numpy, pytest and torch (Debian: python3-pytest, python3-torch)"
         installed_library
         "$python" -c "$(line "… PyTorch")" || exit 1
-        cases "$tests/test_torch.py"
+        cases "$tests"/test_torch_*.py
         ;;
     tensorflow | jax)
         # Debian has neither: from PyPI, kept for the next time (tensorflow: 1.6 GB, jax: 0.6 GB, no GPU packages).

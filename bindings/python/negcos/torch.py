@@ -176,7 +176,8 @@ class NegativeCosineLoss(nn.Module):
         is_again = counts and _is_in_backward()
         if counts:  # what a backward pass computes again, it does for the last loss outside of one
             step = self._last_step if is_again and self._last_step is not None else self.step
-        options = {name: getattr(self, name) for name in OPTIONS}
+        # A module that was pickled before there was such an option has its default.
+        options = {name: getattr(self, name, option.default) for name, option in OPTIONS.items()}
         given = {"scale": scale, "bias": bias, "step": step}
         options.update({name: value for name, value in given.items() if value is not None})
         options["step"] = _whole("step", options["step"])
@@ -189,7 +190,7 @@ class NegativeCosineLoss(nn.Module):
     def extra_repr(self) -> str:
         shown = []
         for name in sorted(OPTIONS, key=lambda name: OPTIONS[name].type is not str):  # words first
-            value = getattr(self, name)
+            value = getattr(self, name, OPTIONS[name].default)
             named = name in ("objective", "sampling", "rounds", "scale")
             if not isinstance(value, Tensor) and (named or value != OPTIONS[name].default):
                 shown.append(f"{name}={value!r}")

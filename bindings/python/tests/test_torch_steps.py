@@ -222,6 +222,9 @@ def test_copies():
         assert loss.item() == expected.item()
         loss.backward()
         assert int(twin.step) == 2 and int(module.step) == 1
+    older = copy.deepcopy(module)
+    del older.hardness  # as if pickled before there was such an option
+    assert older(queries, documents, document_ids=ids).item() == expected.item() and repr(older) == repr(module)
     with pytest.raises(TypeError, match="neither copied nor pickled"):
         copy.deepcopy(NegativeCosineLoss(context=negcos.Context(threads=1)))
 

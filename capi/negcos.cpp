@@ -168,17 +168,17 @@ int32_t threads_of(int32_t asked, int32_t& threads) noexcept {
     return NEGCOS_STATUS_OK;
 }
 
-int32_t threading_of(const negcos_context_options& options, int32_t& threading) noexcept {
-    threading = options.threading;
-    if (threading < NEGCOS_THREADING_DEFAULT || threading > NEGCOS_THREADING_CALLBACK)
-        return fail(NEGCOS_STATUS_VALUE, "options.threading is %d, expected 0 to %d", threading,
+int32_t threading_of(const negcos_context_options& options, Threading& threading) noexcept {
+    if (options.threading < NEGCOS_THREADING_DEFAULT || options.threading > NEGCOS_THREADING_CALLBACK)
+        return fail(NEGCOS_STATUS_VALUE, "options.threading is %d, expected 0 to %d", options.threading,
                     NEGCOS_THREADING_CALLBACK);
-    if (threading == NEGCOS_THREADING_CALLBACK && !options.parallel_for)
+    threading = Threading{options.threading};
+    if (threading == Threading::callback && !options.parallel_for)
         return fail(NEGCOS_STATUS_NULL_ARGUMENT, "options.parallel_for is NULL, expected a function with CALLBACK");
-    if (threading == NEGCOS_THREADING_DEFAULT) threading = Parallel::preferred();
+    if (threading == Threading::automatic) threading = Parallel::preferred();
     if (!Parallel::available(threading))
         return fail(NEGCOS_STATUS_UNSUPPORTED, "options.threading %s is not built into this library",
-                    threading == NEGCOS_THREADING_TBB ? "TBB" : "OPENMP");
+                    threading == Threading::tbb ? "TBB" : "OPENMP");
     return NEGCOS_STATUS_OK;
 }
 
@@ -188,7 +188,8 @@ int32_t create(const negcos_context_options* given, negcos_context** context) {
     int32_t status = read_optional("negcos_context_options", given, options);
     if (status) return status;
     if (options.reserved != 0) return fail(NEGCOS_STATUS_VALUE, "options.reserved is %d, expected 0", options.reserved);
-    int32_t threading = 0, threads = 0;
+    Threading threading{};
+    int32_t threads = 0;
     if ((status = threading_of(options, threading)) || (status = threads_of(options.threads, threads))) return status;
     const Kernels* kernels = nullptr;
     if ((status = select_kernels(cpu_features(), options.isa, std::getenv("NEGCOS_ISA"), &kernels))) return status;

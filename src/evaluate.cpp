@@ -189,7 +189,7 @@ template <class E, template <class> class Engine>
 int32_t evaluate_by(Context& context, const negcos_options& options, const negcos_batch& batch, negcos_result& result,
                     const Plan& plan) {
     const KernelTable<E>& kernels = context.kernels.table<E>();
-    const bool staged = context.parallel.threading() == NEGCOS_THREADING_CALLBACK;
+    const bool staged = context.parallel.threading() == Threading::callback;
 
     Problem<E> problem = describe<E>(options, batch, result, plan);
     Pairs pairs = plan.negatives

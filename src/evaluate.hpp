@@ -13,7 +13,7 @@ namespace negcos {
 struct Kernels;
 
 struct Context {
-    Context(const Kernels& k, int32_t threading, int32_t threads, const negcos_context_options& options)
+    Context(const Kernels& k, Threading threading, int32_t threads, const negcos_context_options& options)
         : kernels(k),
           parallel(threading, threads, options.parallel_for, options.parallel_for_data),
           workspace(options.workspace_limit) {}

@@ -325,44 +325,51 @@ struct Parallel::Arena {
 #endif
 };
 
-Parallel::Parallel(int32_t threading, int32_t threads, negcos_parallel_for_fn callback, void* callback_data)
+Parallel::Parallel(Threading threading, int32_t threads, negcos_parallel_for_fn callback, void* callback_data)
     : threading_(threading),
-      threads_(threading == NEGCOS_THREADING_SERIAL ? 1 : threads),
+      threads_(threading == Threading::serial ? 1 : threads),
       process_(this_process()),
       callback_(callback),
       callback_data_(callback_data) {
     count_forks();
-    if (threading == NEGCOS_THREADING_TBB || threading == NEGCOS_THREADING_OPENMP) stay_loaded();
+    if (threading == Threading::tbb || threading == Threading::openmp) stay_loaded();
 #ifdef NEGCOS_HAVE_TBB
-    if (threading == NEGCOS_THREADING_TBB && threads > 1 && tbb_counts()) arena_ = std::make_unique<Arena>(threads);
+    if (threading == Threading::tbb && threads > 1 && tbb_counts()) arena_ = std::make_unique<Arena>(threads);
 #endif
 }
 
 Parallel::~Parallel() = default;
 
-bool Parallel::available(int32_t threading) noexcept {
+bool Parallel::available(Threading threading) noexcept {
     switch (threading) {
-        case NEGCOS_THREADING_SERIAL:
-        case NEGCOS_THREADING_CALLBACK:
-#ifdef NEGCOS_HAVE_TBB
-        case NEGCOS_THREADING_TBB:
-#endif
-#ifdef NEGCOS_HAVE_OPENMP
-        case NEGCOS_THREADING_OPENMP:
-#endif
+        case Threading::serial:
+        case Threading::callback:
             return true;
-        default:
+        case Threading::tbb:
+#ifdef NEGCOS_HAVE_TBB
+            return true;
+#else
             return false;
+#endif
+        case Threading::openmp:
+#ifdef NEGCOS_HAVE_OPENMP
+            return true;
+#else
+            return false;
+#endif
+        case Threading::automatic:  // preferred() says which
+            break;
     }
+    return false;
 }
 
-int32_t Parallel::preferred() noexcept {
+Threading Parallel::preferred() noexcept {
 #if defined(NEGCOS_HAVE_TBB)
-    return NEGCOS_THREADING_TBB;
+    return Threading::tbb;
 #elif defined(NEGCOS_HAVE_OPENMP)
-    return NEGCOS_THREADING_OPENMP;
+    return Threading::openmp;
 #else
-    return NEGCOS_THREADING_SERIAL;
+    return Threading::serial;
 #endif
 }
 
@@ -383,15 +390,15 @@ int32_t Parallel::default_threads() noexcept {
 // context that was made there.
 bool Parallel::forked() const noexcept {
     const int64_t process = this_process(), threaded = threaded_process.load(std::memory_order_relaxed);
-    return process != process_ || (threaded != 0 && threaded != process && threading_ != NEGCOS_THREADING_CALLBACK);
+    return process != process_ || (threaded != 0 && threaded != process && threading_ != Threading::callback);
 }
 
 bool Parallel::run(int64_t workers, void (*work)(void*, int64_t), void* task) noexcept {
-    if (threading_ != NEGCOS_THREADING_CALLBACK) threaded_process.store(process_, std::memory_order_relaxed);
+    if (threading_ != Threading::callback) threaded_process.store(process_, std::memory_order_relaxed);
     try {
         switch (threading_) {
+            case Threading::tbb:
 #ifdef NEGCOS_HAVE_TBB
-            case NEGCOS_THREADING_TBB:
                 if (!arena_) return true;  // the calling thread does it all
                 try {
                     arena_->tbb->execute([&] {
@@ -402,26 +409,27 @@ bool Parallel::run(int64_t workers, void (*work)(void*, int64_t), void* task) no
                     arena_->renew();
                     throw;
                 }
-                return true;
 #endif
+                return true;
+            case Threading::openmp:
 #ifdef NEGCOS_HAVE_OPENMP
-            case NEGCOS_THREADING_OPENMP: {
                 if (!try_threads(threads_)) return true;
                     // Always as many: for another number the runtime takes memory for another team.
 #pragma omp parallel num_threads(threads_)
                 work(task, 0);
-                return true;
-            }
 #endif
-            case NEGCOS_THREADING_CALLBACK:
-                return callback_(callback_data_, workers, work, task) == 0;
-            default:
                 return true;
+            case Threading::callback:
+                return callback_(callback_data_, workers, work, task) == 0;
+            case Threading::automatic:
+            case Threading::serial:
+                break;
         }
+        return true;
     } catch (...) {
         // Our tasks never throw. A pool that could not be had leaves the work to the calling thread; the caller's own
         // threads that threw have failed.
-        return threading_ != NEGCOS_THREADING_CALLBACK;
+        return threading_ != Threading::callback;
     }
 }
 

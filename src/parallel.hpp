@@ -13,29 +13,32 @@
 
 namespace negcos {
 
+// As negcos.h numbers them.
+enum class Threading : int32_t { automatic, serial, tbb, openmp, callback };
+
 class Parallel {
 public:
-    // threading: resolved, one that available() accepts.
-    Parallel(int32_t threading, int32_t threads, negcos_parallel_for_fn callback, void* callback_data);
+    // threading: one that available() accepts.
+    Parallel(Threading threading, int32_t threads, negcos_parallel_for_fn callback, void* callback_data);
     ~Parallel();
     Parallel(const Parallel&) = delete;
     Parallel& operator=(const Parallel&) = delete;
 
-    static bool available(int32_t threading) noexcept;
-    static int32_t preferred() noexcept;       // of the available ones
+    static bool available(Threading threading) noexcept;
+    static Threading preferred() noexcept;     // of the available ones
     static int32_t usable_threads() noexcept;  // as many as the CPUs that the calling thread was given
     // Of these, as many as quotas of control groups and OpenMP's environment leave.
     static int32_t default_threads() noexcept;
 
     int32_t threads() const noexcept { return threads_; }
-    int32_t threading() const noexcept { return threading_; }
+    Threading threading() const noexcept { return threading_; }
 
     // body(index, worker) once for every index in [0, count), worker in [0, threads) and never twice at once. Inline
     // work stays in the calling thread. Returns false when the caller's own threads failed; what ran is then unknown.
     template <class Body>
     bool for_each(int64_t count, bool run_inline, Body&& body) noexcept {
         const int64_t workers = count < threads_ ? count : threads_;
-        if (run_inline || workers <= 1 || threading_ == NEGCOS_THREADING_SERIAL || forked()) {
+        if (run_inline || workers <= 1 || threading_ == Threading::serial || forked()) {
             for (int64_t index = 0; index < count; ++index) body(index, int64_t{0});
             return true;
         }
@@ -72,7 +75,8 @@ private:
     bool forked() const noexcept;
 
     struct Arena;
-    int32_t threading_, threads_;
+    Threading threading_;
+    int32_t threads_;
     int64_t process_;
     negcos_parallel_for_fn callback_;
     void* callback_data_;

@@ -71,7 +71,7 @@ cpu_set_t affinity() {
 // Whether `count` threads are in tasks at the same time, each of which waits for the others, and may run on at least so
 // many CPUs between them.
 bool run_together(int32_t threading, int32_t count) {
-    negcos::Parallel parallel(threading, count, nullptr, nullptr);
+    negcos::Parallel parallel(negcos::Threading{threading}, count, nullptr, nullptr);
     const auto late = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     std::atomic<int32_t> arrived{0};
     std::mutex mutex;

@@ -173,21 +173,24 @@ const char* npy_descr(NpyType type) noexcept {
             return "<f8";
         case NpyType::i4:
             return "<i4";
-        default:
+        case NpyType::i8:
             return "<i8";
     }
+    return "";
 }
 
 size_t npy_size(NpyType type) noexcept {
     switch (type) {
         case NpyType::f2:
             return 2;
+        case NpyType::f4:
+        case NpyType::i4:
+            return 4;
         case NpyType::f8:
         case NpyType::i8:
             return 8;
-        default:
-            return 4;
     }
+    return 0;
 }
 
 NpyHeader parse_npy(std::span<const std::byte> file, std::initializer_list<NpyType> accepted, NpyShape expected) {

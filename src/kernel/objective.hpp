@@ -8,8 +8,8 @@
 //   join()   a part's sums, relative to the part's top, on to those of the row, relative to the row's
 //   close()  from the row's sums its loss, the positive's slope, and what all other slopes come from
 // PlainSoftmax keeps each exp in its edge's place, so that slopes are products of those with the row's share. General
-// keeps the similarities, for its slopes() to be made of: a tenth of its edges may be masked, and in two directions
-// each has two.
+// keeps the similarities, from which its slopes() are found again: edges may be masked, and in two directions each has
+// two slopes.
 // A new objective is an enumerator of Objective, a case of General's close() and, where edges are summed up in another
 // way, an EdgeKind.
 //

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Both engines for the general loss: whatever is not the plain softmax over cosines of whole rows. Between similarities
+// Both walks for the general loss: whatever is not the plain softmax over whole rows. Between similarities
 // and gradients lie edge logits, exclusions and objectives; beside the documents, hard negatives; and nested prefixes
 // are prefixes of columns.
 #ifndef NEGCOS_GENERAL_HPP

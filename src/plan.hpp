@@ -2,7 +2,7 @@
 //
 // How a call is computed: which walk over the graph of candidates, and which arithmetic between similarities and
 // gradients. A function of shapes and options alone, as walks add up in different orders, and the bits must not depend
-// on the machine; but for one rule about NaN, which the norms bring to weights_at_most_one.
+// on the machine; but for one rule about NaN, which the norms bring to light (must_gather).
 #ifndef NEGCOS_PLAN_HPP
 #define NEGCOS_PLAN_HPP
 

@@ -263,7 +263,7 @@ struct GeneralGather {
     NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
 };
 
-// The gradient of hard negatives from the one edge that each has, in either engine.
+// The gradient of hard negatives from the one edge that each has, in either walk.
 template <class E>
 struct HardNegatives {
     using T = Working<E>;

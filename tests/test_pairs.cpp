@@ -47,10 +47,7 @@ Lists build(const Case& c, int32_t threads) {
                         c.positives.empty() ? nullptr : c.positives.data());
     negcos::Workspace workspace(0);
     REQUIRE(workspace.lay_out([&](negcos::Arena& arena) { pairs.reserve(arena, threads, true); }) == NEGCOS_STATUS_OK);
-    int32_t threading = NEGCOS_THREADING_SERIAL;
-    for (const int32_t parallel : {NEGCOS_THREADING_OPENMP, NEGCOS_THREADING_TBB})
-        if (negcos::Parallel::available(parallel)) threading = parallel;
-    negcos::Parallel parallel(threading, threads, nullptr, nullptr);
+    negcos::Parallel parallel(negcos::Parallel::preferred(), threads, nullptr, nullptr);
     REQUIRE(pairs.build(parallel, kernels_of("scalar"), false));
 
     Lists lists;
@@ -168,7 +165,7 @@ TEST_SUITE("unit") {
         negcos::Pairs pairs(5, 4, positives.data());
         negcos::Workspace workspace(0);
         REQUIRE(workspace.lay_out([&](negcos::Arena& arena) { pairs.reserve(arena, 1, true); }) == NEGCOS_STATUS_OK);
-        negcos::Parallel parallel(NEGCOS_THREADING_SERIAL, 1, nullptr, nullptr);
+        negcos::Parallel parallel(negcos::Threading::serial, 1, nullptr, nullptr);
         REQUIRE(pairs.build(parallel, kernels_of("scalar"), true));
         const negcos::Incoming& in = pairs.incoming();
         CHECK(std::vector<int64_t>(in.start, in.start + 5) == std::vector<int64_t>{0, 1, 1, 2, 5});

@@ -126,16 +126,6 @@ struct Operands {
     static constexpr int32_t kRounds = 50;
 };
 
-template <class T>
-Work exp_work(int64_t) {
-    constexpr int64_t n = 4096;
-    auto x = std::make_shared<Vector<T>>(normal<T>(n));
-    for (T& value : *x) value = value > 0 ? -20 * value : 20 * value;
-    auto y = std::make_shared<Vector<T>>(n);
-    return {[=](const Kernels& k) { k.table<T>().exp_nonpositive(x->data(), y->data(), n); },
-            [=] { return bytes_of(*y); }, n, n * sizeof(T), 0};
-}
-
 Work philox_work(int64_t) {
     auto words = std::make_shared<Vector<uint32_t>>(4 * negcos::kPhiloxBlocks);
     return {[=](const Kernels& k) {
@@ -224,7 +214,6 @@ int main(int argc, char** argv) {
     };
     const Kernel kernels[] = {
         {"philox", philox_work, nullptr, false},
-        {"exp", exp_work<float>, exp_work<double>, false},
         {"norms", norms_work<float>, norms_work<double>, true},
         {"gather_queries", gather_queries_work<float>, gather_queries_work<double>, true},
         {"tile_scores", tile_scores_work<float>, tile_scores_work<double>, true},

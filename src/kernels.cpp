@@ -18,14 +18,6 @@
 
 namespace {
 
-template <class T>
-void exp_each(const T* x, T* result, int64_t n) noexcept {
-    for (int64_t k = 0; k < n; k += kLanes<T>) {
-        const int count = n - k < kLanes<T> ? static_cast<int>(n - k) : kLanes<T>;
-        store_first(result + k, exp_nonpositive(load_first(x + k, count)), count);
-    }
-}
-
 void log_each(const double* a, const double* b, double* result, int64_t n) noexcept {
     for (int64_t k = 0; k < n; k += kLanes<double>) {
         const int count = n - k < kLanes<double> ? static_cast<int>(n - k) : kLanes<double>;
@@ -63,7 +55,6 @@ constexpr negcos::KernelTable<E> kTable = {
     .general_finish_documents = general_finish_documents<E>,
     .general_totals = general_totals<E>,
     .general_tile_scratch = general_tile_scratch<E>,
-    .exp_nonpositive = exp_each<negcos::Working<E>>,
 };
 
 }  // namespace

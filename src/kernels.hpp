@@ -48,9 +48,6 @@ struct KernelTable {
     Totals (*general_totals)(const GeneralTiles<E>&) noexcept;
     int64_t (*general_tile_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t chunk, int64_t chunks,
                                     int64_t hard) noexcept;
-
-    // Elementwise, for tests: exp of n numbers <= 0.
-    void (*exp_nonpositive)(const T* x, T* result, int64_t n) noexcept;
 };
 
 // Blocks of four words that one call of the generator makes.
@@ -64,7 +61,7 @@ struct Kernels {
     KernelTable<double> f64;
     KernelTable<F16> f16;
     KernelTable<BF16> bf16;
-    // Elementwise, for tests: log(a + b).
+    // Elementwise: log(a + b) for 0 <= a <= 1, 0 <= b and a + b in [1, 2^60].
     void (*log_of_sum)(const double* a, const double* b, double* result, int64_t n) noexcept;
 
     template <class E>

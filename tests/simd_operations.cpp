@@ -4,6 +4,7 @@
 // operations_<isa>.
 #include "simd_operations.hpp"
 
+#include "kernel/exp_log.hpp"
 #include "kernel/lanes.hpp"
 
 #define JOIN_(a, b) a##b
@@ -52,7 +53,16 @@ using simd::a_little_more;
 #undef WORDS
 
 template <class T>
+void exp_each(const T* x, T* result, int64_t n) noexcept {
+    for (int64_t k = 0; k < n; k += kLanes<T>) {
+        const int count = n - k < kLanes<T> ? static_cast<int>(n - k) : kLanes<T>;
+        store_first(result + k, exp_nonpositive(load_first(x + k, count)), count);
+    }
+}
+
+template <class T>
 constexpr simd::LaneOperations<T> kLaneOperations = {
+    exp_each<T>,
 #define EACH(name, nan, lanes, plain) run_##name<T>,
 #define FOLD EACH
 #include "simd_operations.inc"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The lanes' operations of one instruction set on arrays: the list in simd_operations.inc as a table of functions.
+// The lanes' operations of one instruction set on arrays: the list in simd_operations.inc as a table of functions; and
+// exp, which the kernels keep to themselves.
 #ifndef NEGCOS_TESTS_SIMD_OPERATIONS_HPP
 #define NEGCOS_TESTS_SIMD_OPERATIONS_HPP
 
@@ -13,6 +14,7 @@ using Operands = const T* [4];  // a, b, c, d
 
 template <class T>
 struct LaneOperations {
+    void (*exp_nonpositive)(const T* x, T* result, int64_t n) noexcept;
 #define EACH(name, nan, lanes, plain) void (*name)(const Operands<T>& x, T* out) noexcept;
 #define FOLD EACH
 #include "simd_operations.inc"
@@ -45,6 +47,14 @@ struct Operations {
     MemoryOperations<negcos::F16> memory_f16;
     MemoryOperations<negcos::BF16> memory_bf16;
     WordOperations words;
+
+    template <class T>
+    NEGCOS_INLINE const LaneOperations<T>& lanes() const {
+        if constexpr (sizeof(T) == sizeof(float))
+            return f32;
+        else
+            return f64;
+    }
 };
 
 // A double that is no float; x where floats are subnormal, and a double is rounded twice on its way to bfloat16.

@@ -10,6 +10,7 @@
 
 #include "harness.hpp"
 #include "kernel_table.hpp"
+#include "simd_table.hpp"
 
 namespace {
 
@@ -81,10 +82,10 @@ double ulps(W got, W exact) {
 // exp of every x <= 0: 0 below `lowest`, where the result would be subnormal, and above it within `most` ulp.
 constexpr float kLowest = -87.33654f;
 void check_exp(const std::string& isa, uint32_t step, double most) {
-    const negcos::Kernels& kernels = kernels_of(isa);
+    const simd::Operations& operations = simd::operations_of(isa);
     const auto check = [&](const std::vector<float>& x, Worst& worst) {
         std::vector<float> got(x.size());
-        kernels.f32.exp_nonpositive(x.data(), got.data(), static_cast<int64_t>(x.size()));
+        operations.f32.exp_nonpositive(x.data(), got.data(), static_cast<int64_t>(x.size()));
         for (size_t k = 0; k < x.size(); ++k) {
             if (x[k] < kLowest) {
                 worst.wrong += got[k] != 0;
@@ -103,10 +104,10 @@ void check_exp(const std::string& isa, uint32_t step, double most) {
 
 // The same bits of exp as on `reference`, which check_exp() has seen.
 void check_same_exp(const std::string& isa, const std::string& reference, uint32_t step) {
-    const negcos::Kernels &kernels = kernels_of(isa), &expected = kernels_of(reference);
+    const simd::Operations &operations = simd::operations_of(isa), &expected = simd::operations_of(reference);
     const auto check = [&](const std::vector<float>& x, Worst& worst) {
         std::vector<float> got(x.size()), wanted(x.size());
-        kernels.f32.exp_nonpositive(x.data(), got.data(), static_cast<int64_t>(x.size()));
+        operations.f32.exp_nonpositive(x.data(), got.data(), static_cast<int64_t>(x.size()));
         expected.f32.exp_nonpositive(x.data(), wanted.data(), static_cast<int64_t>(x.size()));
         worst.wrong += std::memcmp(got.data(), wanted.data(), x.size() * sizeof(float)) != 0;
     };

@@ -11,19 +11,9 @@
 #include <cstring>
 #include <sstream>
 
-#include "config.hpp"
-#include "dispatch.hpp"
 #include "half.hpp"
 #include "harness.hpp"
-#include "simd_operations.hpp"
-
-namespace simd {
-
-#define NEGCOS_TARGET(isa, needs) extern const Operations operations_##isa;
-#include "targets.inc"
-#undef NEGCOS_TARGET
-
-}  // namespace simd
+#include "simd_table.hpp"
 
 namespace {
 
@@ -408,19 +398,9 @@ void check_words(const std::string& isa, const simd::WordOperations& operations)
 // The operations of each instruction set that this machine runs.
 template <class Check>
 void each_isa(const char* test, const Check& check) {
-    int ran = 0;
-    const auto run = [&](const char* isa, const simd::Operations& operations) {
-        if (!negcos::isa_available(isa, negcos::cpu_features())) {
-            std::printf("SKIP: %s on %s: this machine cannot run it\n", test, isa);
-            return;
-        }
-        check(std::string(isa), operations);
-        ++ran;
-    };
-#define NEGCOS_TARGET(isa, needs) run(#isa, simd::operations_##isa);
-#include "targets.inc"
-#undef NEGCOS_TARGET
-    CHECK(ran > 0);
+    const std::vector<std::string> names = harness::isas(test);
+    CHECK(!names.empty());
+    for (const std::string& isa : names) check(isa, simd::operations_of(isa));
 }
 
 TEST_SUITE("unit") {

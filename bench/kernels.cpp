@@ -1,29 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The kernels one by one, from the same tables that the library calls: operands in the second-level cache, one thread.
-// Each is compared, bit for bit, with the scalar build's before it is timed.
+// They run in the order in which the walks call them, each on what those before it left. After each, all memory is
+// compared, bit for bit, with that of the scalar build; then it is timed.
 //     bench_kernels [Google Benchmark's options]
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <chrono>
-#include <functional>
+#include <cmath>
+#include <cstddef>
+#include <limits>
 #include <memory>
-#include <new>
-#include <numeric>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "aligned.hpp"
 #include "dispatch.hpp"
+#include "half.hpp"
 #include "limits.hpp"
 #include "negcos/negcos.h"
+#include "norms.hpp"
+#include "pairs.hpp"
+#include "problem.hpp"
 
 namespace {
 
+using negcos::Arena;
 using negcos::Kernels;
 using negcos::KernelTable;
+using negcos::Range;
 
 const Kernels& kernels_of(const std::string& isa) {
     const Kernels* kernels = nullptr;
@@ -31,210 +39,488 @@ const Kernels& kernels_of(const std::string& isa) {
     return *kernels;
 }
 
-template <class T>
-Vector<T> normal(int64_t count) {
-    std::mt19937_64 random(1);
+template <class E>
+E element(double x) {
+    if constexpr (std::is_same_v<E, negcos::F16>)
+        return {half::F16(x).bits};
+    else if constexpr (std::is_same_v<E, negcos::BF16>)
+        return {half::BF16(x).bits};
+    else
+        return static_cast<E>(x);
+}
+
+template <class E>
+void fill_normal(E* values, int64_t count, uint64_t seed) {
+    std::mt19937_64 random(seed);
     std::normal_distribution<double> normal;
-    Vector<T> values(static_cast<std::size_t>(count));
-    for (T& value : values) value = static_cast<T>(normal(random));
-    return values;
+    for (int64_t k = 0; k < count; ++k) values[k] = element<E>(normal(random));
 }
 
-// What one call of a kernel does, and how it is counted.
-struct Work {
-    std::function<void(const Kernels&)> call;
-    std::function<std::string()> result;  // the bytes that the last call wrote
-    double items = 0;                     // elements, words or pairs
-    double bytes = 0;                     // read
-    double flops = 0;
-};
+// 192 queries and as many documents: a block of the tiles, and whole lanes, so that nothing here needs padding.
+constexpr int64_t kRows = 192, kRounds = 50, kSlots = kRounds + 1, kHard = 4, kLogs = 4096;
+constexpr int64_t kPairs = kRows * kRows, kDrawn = kRows * kRounds, kEdges = kRows * kSlots, kHardEdges = kRows * kHard;
+constexpr int64_t kGeneralEdges = kEdges + kHardEdges;
+constexpr Range kAll = {0, kRows};
 
-template <class T>
-std::string bytes_of(const Vector<T>& values) {
-    return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
-}
+// One plain and one general problem, with one set of kernels: all that these read and write.
+template <class E>
+class State {
+    using T = negcos::Working<E>;
 
-// Sizes of 192 rows, the tile engine's block.
-constexpr int64_t kRows = 192;
+public:
+    State(const std::string& isa, int64_t dim) : kernels_(kernels_of(isa)), table_(kernels_.table<E>()), dim_(dim) {
+        plain_.dim = general_.dim = dim;
+        general_.prefix_count = 2;
+        general_.both = true;
+        Arena count;
+        lay_out(count);
+        memory_.resize(count.used());
+        Arena arena(memory_.data());
+        lay_out(arena);
+        fill();
+        pairs_.build(serial_, kernels_, true);
+        describe_plain();
+        describe_general();
+    }
 
-template <class T>
-struct Operands {
-    int64_t dim, width, stride, score_stride;
-    Vector<T> rows, inverse, project, rescale, units, panels, scores, positives, top, weight, partial, sums, scratch,
-        edges, gradient, losses;
-    Vector<negcos::Sums> sums_of_chunks;
-    Vector<int32_t> negatives;
-    negcos::Rows<T> matrix;
+    // After the same kernels as `other`: whether they wrote the same, and nothing beyond the scratch that they asked
+    // for.
+    bool operator==(const State& other) const { return memory_ == other.memory_ && intact() && other.intact(); }
+    void restore(const State& other) { memory_ = other.memory_; }
 
-    explicit Operands(int64_t d)
-        : dim(d),
-          width(negcos::pad_lanes<T>(d)),
-          stride(negcos::odd_lines<T>(d)),
-          score_stride(negcos::odd_lines<T>(kRows)),
-          rows(normal<T>(kRows * d)) {
-        const auto sized = [](auto& values, int64_t count) { values.resize(static_cast<std::size_t>(count)); };
-        for (auto* values : {&inverse, &project, &rescale, &positives, &top, &weight, &losses}) sized(*values, kRows);
-        for (auto* values : {&units, &partial, &sums, &gradient}) sized(*values, kRows * stride);
-        sized(panels, kRows * width);
-        sized(scores, kRows * score_stride);
-        sized(edges, kRows * (kRounds + 1));
-        sized(sums_of_chunks, kRows);
-        sized(negatives, kRows * kRounds);
+    void philox() { kernels_.philox({1, 2}, {3, 4, 5, 6}, words_); }
+    void log_of_sum() { kernels_.log_of_sum(ones_, odds_, logs_, kLogs); }
+    void query_norms() { table_.norms(plain_.queries(), dim_, 1e-12, kAll); }
+    void norms() { *norm_counts_ = table_.norms(plain_.documents(), dim_, 1e-12, kAll); }
+
+    void gather_scratch() { take_scratch(table_.gather_scratch(dim_, kSlots)); }
+    void gather_queries() { *totals_ = table_.gather_queries(gather_, kAll, scratch_.data()); }
+    void gather_gradient() {
+        table_.gather_gradient({plain_.documents(), plain_.queries(), dim_, pairs_.incoming(), gather_.slopes,
+                                plain_.terms.factor, plain_.outputs.grad_documents},
+                               kAll, scratch_.data());
+    }
+    void batch_softmax() {
+        *totals_ =
+            table_.batch_softmax({kRows, gather_.positives, plain_.terms, batch_slopes_, batch_exps_, plain_.outputs});
+    }
+
+    void tile_scratch() { take_scratch(table_.tile_scratch(tiles_.stride, kRows, 1)); }
+    void query_pack() { table_.tile_pack(tiles_.queries, dim_, tiles_.query_units, nullptr, kAll); }
+    void tile_pack() { table_.tile_pack(tiles_.documents, dim_, tiles_.document_units, tiles_.panels, kAll); }
+    void tile_positives() { table_.tile_positives(tiles_, kAll, scratch_.data()); }
+    void tile_counts() {
+        negcos::Tiles<E> tiles = tiles_;
+        tiles.candidates = pairs_.candidates();
+        tiles.counts = counts_;
+        table_.tile_counts(tiles, 0, kAll);
+    }
+    void tile_scores() {
+        negcos::Tiles<E> tiles = tiles_;
+        tiles.outputs.grad_queries = {};
+        table_.tile_scores(tiles, kAll, 0, scratch_.data());
+    }
+    void tile_scores_gradient() { table_.tile_scores(tiles_, kAll, 0, scratch_.data()); }
+    void tile_combine() { *totals_ = table_.tile_combine(tiles_, kAll, scratch_.data()); }
+    void tile_documents() { table_.tile_documents(tiles_, kAll, 0, scratch_.data()); }
+    void tile_finish_queries() { table_.tile_finish_queries(tiles_, 0, kAll, scratch_.data()); }
+    void tile_finish_documents() { table_.tile_finish_documents(tiles_, kAll); }
+
+    void general_norms() {
+        *norm_counts_ = {};
+        negcos::find_norms(general_, NEGCOS_SIMILARITY_COSINE, 1e-12, serial_, table_, *norm_counts_);
+    }
+    void general_gather_scratch() {
+        take_scratch(table_.general_gather_scratch(general_.prefixes, general_.prefix_count, dim_, kSlots + kHard));
+    }
+    void general_gather_queries() { *totals_ = table_.general_gather_queries(general_gather_, kAll, scratch_.data()); }
+    void general_gather_documents() { table_.general_gather_documents(general_gather_, kAll, scratch_.data()); }
+    void hard_gradient() {
+        table_.hard_gradient({general_.prefixes, general_.prefix_count, dim_, kHard, general_.terms.factor,
+                              general_gather_.hard_slopes, general_.outputs.grad_hard_negatives},
+                             kAll, scratch_.data());
+    }
+
+    void general_tile_scratch() {
+        take_scratch(table_.general_tile_scratch(general_.prefixes, general_.prefix_count, kRows, 1, kHard));
+    }
+    void general_pack() {
+        for (int64_t p = 0; p < general_.prefix_count; ++p) {
+            const negcos::Prefix<E>& prefix = general_.prefixes[p];
+            const negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[p];
+            table_.tile_pack(prefix.documents, prefix.dim, tile.document_units, tile.panels, kAll);
+            table_.tile_pack(prefix.queries, prefix.dim, tile.query_units, nullptr, kAll);
+        }
+        // In the units alone, so that what comes after is of numbers.
+        tile_prefixes_[0].document_units[5 * tile_prefixes_[0].stride + 1] = std::numeric_limits<T>::infinity();
+    }
+    void zero_nonfinite_rows() {
+        const negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[0];
+        table_.zero_nonfinite_rows(tile.document_units, tile.stride, tile.width, nonfinite_documents_, kAll);
+    }
+    void general_tile_positives() { table_.general_tile_positives(general_tiles_, kAll, scratch_.data()); }
+    void general_tile_scores() { table_.general_tile_scores(general_tiles_, kAll, 0, true, scratch_.data()); }
+    void general_close_queries() { table_.general_close_queries(general_tiles_, 0, kAll, scratch_.data()); }
+    void general_close_documents() { table_.general_close_documents(general_tiles_, kAll); }
+    void general_tile_slopes() { table_.general_tile_slopes(general_tiles_, kAll, 0, scratch_.data()); }
+    void general_finish_queries() { table_.general_finish_queries(general_tiles_, 0, kAll, scratch_.data()); }
+    void general_finish_documents() { table_.general_finish_documents(general_tiles_, kAll, scratch_.data()); }
+    void general_totals() { *totals_ = table_.general_totals(general_tiles_); }
+
+private:
+    void lay_out(Arena& arena) {
+        const auto take = [&]<class X>(X*& array, int64_t count) { array = arena.take<X>(count); };
+        take(words_, 4 * negcos::kPhiloxBlocks);
+        for (double** array : {&ones_, &odds_, &logs_}) take(*array, kLogs);
+        take(norm_counts_, 1);
+        take(totals_, 1);
+        take(scratch_size_, 1);
+        for (E** rows : {&queries_, &documents_}) take(*rows, kRows * dim_);
+        take(hard_, kHardEdges * dim_);
+        take(negatives_, kDrawn);
+        pairs_ = negcos::Pairs(given(), negatives_, kRows, kRows, nullptr);
+        pairs_.reserve(arena, 1, true);
+        take(groups_, kRows);
+        take(group_start_, kRows / 2 + 1);
+        take(group_documents_, kRows);
+
+        for (negcos::Problem<E>* problem : {&plain_, &general_}) {
+            const int64_t prefix_dim = dim_ / problem->prefix_count;
+            for (int64_t p = 0; p < problem->prefix_count; ++p) {
+                negcos::Prefix<E>& prefix = problem->prefixes[p];
+                prefix.dim = prefix_dim;
+                prefix.queries = rows_of(queries_ + p * prefix_dim, kRows);
+                prefix.documents = rows_of(documents_ + p * prefix_dim, kRows);
+                prefix.hard = rows_of(hard_ + p * prefix_dim, kHardEdges);
+            }
+            negcos::reserve_norms(*problem, arena);
+            negcos::Outputs<E>& outputs = problem->outputs;
+            for (negcos::Output<E>* output : {&outputs.losses, &outputs.hit_probability})
+                *output = {arena.take<E>(kRows), 1};
+            for (negcos::Output<E>* output : {&outputs.grad_queries, &outputs.grad_documents})
+                *output = {arena.take<E>(kRows * negcos::odd_lines<T>(dim_)), negcos::odd_lines<T>(dim_)};
+            outputs.grad_hard_negatives = {arena.take<E>(kHardEdges * dim_), dim_};
+        }
+
+        take(gather_.slopes, kEdges);
+        take(gather_.positives, kRows);
+        for (T** array : {&batch_slopes_, &batch_exps_}) take(*array, kRows);
+
+        tiles_.width = negcos::pad_lanes<T>(dim_);
+        tiles_.stride = negcos::odd_lines<T>(dim_);
+        tiles_.score_stride = negcos::odd_lines<T>(kRows);
+        for (T** units : {&tiles_.query_units, &tiles_.document_units, &tiles_.partial, &tiles_.document_sums})
+            take(*units, kRows * tiles_.stride);
+        take(tiles_.panels, kRows * tiles_.width);
+        for (T** cells : {&tiles_.scores, &counts_}) take(*cells, kRows * tiles_.score_stride);
+        for (T** array : {&tiles_.positives, &tiles_.chunk_top, &tiles_.chunk_share, &tiles_.positive_slope})
+            take(*array, kRows);
+        take(tiles_.chunk_sums, kRows);
+
+        const int64_t record = negcos::edge_record(general_.prefix_count);
+        take(general_gather_.slopes, kEdges * record);
+        take(general_gather_.hard_slopes, kHardEdges * record);
+        take(general_tiles_.hard_similarities, general_.prefix_count * kHardEdges);
+        take(general_tiles_.hard_slopes, kHardEdges * record);
+        for (negcos::RowEnd** ends : {&general_tiles_.queries, &general_tiles_.documents}) take(*ends, kRows);
+        take(nonfinite_documents_, kRows);
+        for (int64_t p = 0; p < general_.prefix_count; ++p) {
+            negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[p];
+            tile.width = negcos::pad_lanes<T>(general_.prefixes[p].dim);
+            tile.stride = negcos::odd_lines<T>(general_.prefixes[p].dim);
+            for (T** units : {&tile.query_units, &tile.document_units, &tile.partial, &tile.gradient_sums})
+                take(*units, kRows * tile.stride);
+            take(tile.panels, kRows * tile.width);
+            take(tile.scores, kRows * tiles_.score_stride);
+            for (T** array : {&tile.positives, &tile.nonfinite, &tile.query_top, &tile.query_share, &tile.query_smooth,
+                              &tile.document_top, &tile.document_share, &tile.document_smooth, &tile.positive_slope,
+                              &tile.chunk_top})
+                take(*array, kRows);
+            for (negcos::Sums** sums : {&tile.document_sums, &tile.chunk_sums}) take(*sums, kRows);
+            for (double** moments : {&tile.chunk_moment, &tile.document_moment}) take(*moments, kRows);
+        }
+    }
+
+    static negcos_options given() {
+        negcos_options options = {};
+        options.sampling = NEGCOS_SAMPLING_GIVEN;
+        options.rounds = kRounds;
+        return options;
+    }
+    negcos::Rows<E> rows_of(const E* data, int64_t count) const {
+        negcos::Rows<E> rows;
+        rows.data = data;
+        rows.stride = dim_;
+        rows.count = count;
+        return rows;
+    }
+
+    void fill() {
         std::mt19937_64 random(2);
-        for (int32_t& j : negatives) j = static_cast<int32_t>(random() % kRows);
-        matrix = {rows.data(), d, kRows, inverse.data(), project.data(), rescale.data(), false};
+        for (int64_t k = 0; k < kLogs; ++k) {
+            ones_[k] = 1;
+            odds_[k] = std::ldexp(1.0 + static_cast<double>(random() % 4096), static_cast<int>(random() % 60) - 30);
+        }
+        for (int64_t k = 0; k < kDrawn; ++k) negatives_[k] = static_cast<int32_t>(random() % kRows);
+        fill_normal(queries_, kRows * dim_, 1);
+        fill_normal(documents_, kRows * dim_, 3);
+        fill_normal(hard_, kHardEdges * dim_, 4);
+        for (int32_t i = 0; i < kRows; ++i) groups_[i] = i / 2, group_documents_[i] = i;
+        for (int64_t g = 0; g <= kRows / 2; ++g) group_start_[g] = 2 * g;
     }
 
-    void prepare(const Kernels& kernels) {
-        const KernelTable<T>& table = kernels.table<T>();
-        scratch.resize(static_cast<std::size_t>(
-            std::max(table.gather_scratch(dim, kRounds + 1), table.tile_scratch(stride, kRows, 1))));
-        table.norms(matrix, dim, 1e-12, {0, kRows});
-        table.tile_pack(matrix, dim, units.data(), panels.data(), {0, kRows});
+    void describe_plain() {
+        plain_.terms.factor = 20;
+        plain_.terms.row_weight = 1.0 / kRows;
+        gather_.queries = tiles_.queries = plain_.queries();
+        gather_.documents = tiles_.documents = plain_.documents();
+        gather_.dim = tiles_.dim = dim_;
+        gather_.terms = tiles_.terms = plain_.terms;
+        gather_.outputs.losses = plain_.outputs.losses;
+        gather_.outputs.grad_queries = plain_.outputs.grad_queries;
+        gather_.candidates = pairs_.candidates();
+        gather_.candidates.complete = true;  // like drawn ones
+        tiles_.block = tiles_.chunk = kRows;
+        tiles_.chunks = 1;
+        tiles_.gradients = true;
+        tiles_.outputs = plain_.outputs;
     }
 
-    negcos::Tiles<T> tiles() {
-        negcos::Tiles<T> t;
-        t.queries = t.documents = matrix;
-        t.dim = dim, t.width = width, t.stride = stride;
-        t.block = t.chunk = kRows, t.chunks = 1, t.score_stride = score_stride;
-        t.terms.factor = 20, t.terms.row_weight = 1.0 / kRows;
-        t.gradients = true;
-        t.query_units = t.document_units = units.data();
-        t.panels = panels.data();
-        t.scores = scores.data();
-        t.positives = positives.data();
-        t.chunk_top = top.data(), t.chunk_sums = sums_of_chunks.data();
-        t.chunk_share = t.positive_slope = weight.data();
-        t.partial = partial.data();
-        t.document_sums = sums.data();
-        return t;
+    void describe_general() {
+        negcos::LossTerms<T>& terms = general_.terms;
+        terms.factor = 20;
+        terms.hardness = 0.5;
+        terms.margin = 0.1;
+        terms.smoothing = 0.1;
+        terms.false_negative_margin = 0.1;
+        terms.bounded = terms.weights_at_most_one = true;
+        terms.same_document = {groups_, group_start_, group_documents_, groups_};
+        terms.total_weight = kRows;
+        terms.row_weight = 1.0 / kRows;
+        terms.hard = kHard;
+
+        general_gather_.prefixes = general_tiles_.prefixes = general_.prefixes;
+        general_gather_.prefix_count = general_tiles_.prefix_count = general_.prefix_count;
+        general_gather_.dim = general_tiles_.dim = dim_;
+        general_gather_.terms = general_tiles_.terms = terms;
+        general_gather_.outputs = general_tiles_.outputs = general_.outputs;
+        general_gather_.candidates = pairs_.candidates();
+        general_gather_.incoming = pairs_.incoming();
+        general_tiles_.tiles = tile_prefixes_;
+        general_tiles_.block = general_tiles_.chunk = kRows;
+        general_tiles_.chunks = 1;
+        general_tiles_.score_stride = tiles_.score_stride;
+        general_tiles_.both = general_.both;
     }
 
-    negcos::GatherQueries<T> gather() {
-        negcos::GatherQueries<T> g;
-        g.queries = g.documents = matrix;
-        g.dim = dim;
-        g.candidates = {negatives.data(), kRounds, 1, kRounds, true};
-        g.terms.factor = 20, g.terms.row_weight = 1.0 / kRows;
-        g.slopes = edges.data();
-        g.outputs.losses = {losses.data(), 1};
-        g.outputs.grad_queries = {gradient.data(), stride};
-        return g;
+    // As much as was asked for, and a line that nobody may touch. The size is compared like all that kernels write.
+    void take_scratch(int64_t size) {
+        *scratch_size_ = size;
+        scratch_.assign(static_cast<std::size_t>(size + kLine), kUntouched);
     }
+    bool intact() const {
+        return std::all_of(scratch_.begin() + *scratch_size_, scratch_.end(), [](T x) { return x == kUntouched; });
+    }
+    static constexpr int64_t kLine = negcos::kVirtualLanes<T>;
+    static constexpr T kUntouched = T(12345);
 
-    static constexpr int32_t kRounds = 50;
+    const Kernels& kernels_;
+    const KernelTable<E>& table_;
+    const int64_t dim_;
+    negcos::Parallel serial_{negcos::Threading::serial, 1, nullptr, nullptr};
+    Vector<unsigned char> memory_;
+    Vector<T> scratch_;
+
+    uint32_t* words_ = nullptr;
+    double *ones_ = nullptr, *odds_ = nullptr, *logs_ = nullptr;
+    negcos::NormCounts* norm_counts_ = nullptr;
+    negcos::Totals* totals_ = nullptr;
+    int64_t* scratch_size_ = nullptr;
+    E *queries_ = nullptr, *documents_ = nullptr, *hard_ = nullptr;
+    int32_t *negatives_ = nullptr, *groups_ = nullptr, *group_documents_ = nullptr;
+    int64_t* group_start_ = nullptr;
+    T *batch_slopes_ = nullptr, *batch_exps_ = nullptr, *counts_ = nullptr, *nonfinite_documents_ = nullptr;
+    negcos::Pairs pairs_{kRows, kRows, nullptr};
+    negcos::Problem<E> plain_, general_;
+    negcos::GatherQueries<E> gather_;
+    negcos::Tiles<E> tiles_;
+    negcos::GeneralGather<E> general_gather_;
+    negcos::GeneralTiles<E> general_tiles_;
+    negcos::GeneralTilePrefix<E> tile_prefixes_[2];
 };
 
-Work philox_work(int64_t) {
-    auto words = std::make_shared<Vector<uint32_t>>(4 * negcos::kPhiloxBlocks);
-    return {[=](const Kernels& k) {
-                k.philox({1, 2}, {3, 4, 5, 6}, words->data());
-            },
-            [=] { return bytes_of(*words); }, 4 * negcos::kPhiloxBlocks, 0, 0};
-}
+// A step of the walks.
+template <class E>
+struct Step {
+    const char* name;
+    void (State<E>::*call)();
+    std::size_t slot;       // its place in the table; kNoSlot: not of the table, or another call of a slot
+    double items = 0;       // rows, pairs, words or numbers; 0 = not timed
+    double row_reads = 0;   // rows read
+    double pair_sums = 0;   // multiply-adds, per column
+    bool all_dims = false;  // not 128 alone
+};
+constexpr std::size_t kNoSlot = static_cast<std::size_t>(-1);
 
-template <class T>
-Work norms_work(int64_t dim) {
-    auto o = std::make_shared<Operands<T>>(dim);
-    return {[=](const Kernels& k) {
-                k.table<T>().norms(o->matrix, dim, 1e-12, {0, kRows});
-            },
-            [=] { return bytes_of(o->inverse); }, kRows, static_cast<double>(kRows * dim) * sizeof(T), 0};
-}
+#define STEP(name) #name, &S::name
+#define SLOT(name) #name, &S::name, offsetof(Table, name)
+template <class E, class S = State<E>, class Table = KernelTable<E>>
+constexpr Step<E> kSteps[] = {
+    {STEP(philox), kNoSlot, std::is_same_v<E, float> ? 4.0 * negcos::kPhiloxBlocks : 0},
+    {STEP(log_of_sum), kNoSlot, std::is_same_v<E, double> ? kLogs : 0.0},
+    {STEP(query_norms), kNoSlot},
+    {SLOT(norms), kRows, kRows, 0, true},
 
-template <class T>
-Work gather_queries_work(int64_t dim) {
-    auto o = std::make_shared<Operands<T>>(dim);
-    const double pairs = kRows * (o->kRounds + 1);
-    return {[=](const Kernels& k) {
-                if (o->scratch.empty()) o->prepare(k);
-                k.table<T>().gather_queries(o->gather(), {0, kRows}, o->scratch.data());
-            },
-            [=] { return bytes_of(o->gradient) + bytes_of(o->edges) + bytes_of(o->losses); }, pairs,
-            pairs * static_cast<double>(dim) * sizeof(T), 4 * pairs * static_cast<double>(dim)};
-}
+    {SLOT(gather_scratch)},
+    {SLOT(gather_queries), kEdges, kEdges, 2 * kEdges, true},
+    {SLOT(gather_gradient), kEdges, kEdges, kEdges},
+    {SLOT(batch_softmax), kRows},
 
-template <class T>
-Work tile_scores_work(int64_t dim) {
-    auto o = std::make_shared<Operands<T>>(dim);
-    const double pairs = kRows * kRows;
-    return {[=](const Kernels& k) {
-                if (o->scratch.empty()) o->prepare(k);
-                k.table<T>().tile_scores(o->tiles(), {0, kRows}, 0, o->scratch.data());
-            },
-            [=] { return bytes_of(o->scores) + bytes_of(o->sums_of_chunks); }, pairs, 0,
-            2 * pairs * static_cast<double>(dim)};
-}
+    {SLOT(tile_scratch)},
+    {STEP(query_pack), kNoSlot},
+    {SLOT(tile_pack), kRows, kRows},
+    {SLOT(tile_positives), kRows},
+    {SLOT(tile_counts), kDrawn},
+    {SLOT(tile_scores), kPairs, 0, kPairs, true},
+    {STEP(tile_scores_gradient), kNoSlot, kPairs, 0, 2 * kPairs},
+    {SLOT(tile_combine), kRows},
+    {SLOT(tile_documents), kPairs, 0, kPairs, true},
+    {SLOT(tile_finish_queries), kRows},
+    {SLOT(tile_finish_documents), kRows},
 
-template <class T>
-Work tile_documents_work(int64_t dim) {
-    auto o = std::make_shared<Operands<T>>(dim);
-    const double pairs = kRows * kRows;
-    return {[=](const Kernels& k) {
-                if (o->scratch.empty()) {
-                    o->prepare(k);
-                    k.table<T>().tile_scores(o->tiles(), {0, kRows}, 0, o->scratch.data());
-                    std::fill(o->weight.begin(), o->weight.end(), T(0.5));
-                }
-                k.table<T>().tile_documents(o->tiles(), {0, kRows}, 0, o->scratch.data());
-            },
-            [=] { return bytes_of(o->sums); }, pairs, 0, 2 * pairs * static_cast<double>(dim)};
-}
+    {STEP(general_norms), kNoSlot},
+    {SLOT(general_gather_scratch)},
+    {SLOT(general_gather_queries), kGeneralEdges, kGeneralEdges, 2 * kGeneralEdges},
+    {SLOT(general_gather_documents), kEdges, kEdges, kEdges},
+    {SLOT(hard_gradient), kHardEdges},
 
-void run(benchmark::State& state, const std::function<Work(int64_t)>& make, const std::string& isa, int64_t dim,
-         bool f64) {
-    const Kernels& kernels = kernels_of(isa);
-    const Work work = make(dim), reference = make(dim);
-    work.call(kernels);
-    reference.call(kernels_of("scalar"));
-    if (work.result() != reference.result()) return state.SkipWithError("other bits than the scalar build");
-    const auto start = std::chrono::steady_clock::now();
-    for (auto _ : state) {
-        work.call(kernels);
-        benchmark::ClobberMemory();
+    {SLOT(general_tile_scratch)},
+    {STEP(general_pack), kNoSlot},
+    {SLOT(zero_nonfinite_rows), kRows},
+    {SLOT(general_tile_positives), kRows},
+    {SLOT(general_tile_scores), kPairs, 0, kPairs},
+    {SLOT(general_close_queries), kRows},
+    {SLOT(general_close_documents), kRows},
+    {SLOT(general_tile_slopes), kPairs, 0, 2 * kPairs},
+    {SLOT(general_finish_queries), kRows},
+    {SLOT(general_finish_documents), kRows},
+    {SLOT(general_totals), kRows},
+};
+#undef STEP
+#undef SLOT
+
+template <class E>
+constexpr bool every_slot_has_a_step() {
+    for (std::size_t slot = 0; slot < sizeof(KernelTable<E>); slot += sizeof(void (*)()))
+        if (std::none_of(std::begin(kSteps<E>), std::end(kSteps<E>), [&](const auto& s) { return s.slot == slot; }))
+            return false;
+    return true;
+}
+static_assert(every_slot_has_a_step<float>());
+static_assert(sizeof(Kernels) == sizeof(const char*) + 4 * sizeof(KernelTable<float>) + 2 * sizeof(void (*)()),
+              "philox and log_of_sum are all beside the tables");
+
+// The same problems with the kernels of an instruction set and with the scalar ones, side by side.
+template <class E>
+class Comparison {
+public:
+    Comparison(const std::string& isa, int64_t dim) : state_(isa, dim), scalar_("scalar", dim) {}
+
+    // All steps up to `last`. Returns the first that wrote other bits than the scalar build's, or beyond its scratch;
+    // or nullptr.
+    const char* run(std::size_t last) {
+        for (; done_ <= last && !different_; ++done_) {
+            const Step<E>& step = kSteps<E>[done_];
+            (state_.*step.call)();
+            (scalar_.*step.call)();
+            if (!(state_ == scalar_)) different_ = step.name;
+        }
+        return different_;
     }
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    const double seconds = elapsed.count() / static_cast<double>(state.iterations());
-    state.counters["ns/item"] = seconds / work.items * 1e9;
-    if (work.bytes > 0) state.counters["GB/s"] = work.bytes / seconds / 1e9;
-    if (work.flops > 0) {
-        state.counters["GFLOP/s"] = work.flops / seconds / 1e9;
-        state.counters["of_peak"] = work.flops / seconds / limits::fma_rate(isa, f64, 1);
+    bool is_past(std::size_t step) const { return done_ > step + 1; }
+    // Some steps work in place: when they have been timed, what they first left is what the next one needs.
+    template <class Time>
+    void time(const Time& time) {
+        time(state_);
+        state_.restore(scalar_);
     }
+
+private:
+    State<E> state_, scalar_;
+    std::size_t done_ = 0;
+    const char* different_ = nullptr;
+};
+
+bool all_equal = true;
+
+template <class E>
+void run(benchmark::State& state, std::size_t index, const std::string& isa, int64_t dim) {
+    // Rows come in the order of the steps, so that each continues where the one before stopped.
+    static std::unique_ptr<Comparison<E>> comparison;
+    static std::string problem;
+    if (const std::string wanted = isa + std::to_string(dim);
+        !comparison || problem != wanted || comparison->is_past(index)) {
+        comparison = std::make_unique<Comparison<E>>(isa, dim);
+        problem = wanted;
+    }
+    if (const char* different = comparison->run(index)) {
+        all_equal = false;
+        return state.SkipWithError(
+            (std::string(different) + " wrote other bits than the scalar build's, or beyond its scratch").c_str());
+    }
+
+    const Step<E>& step = kSteps<E>[index];
+    double seconds = 0;
+    comparison->time([&](State<E>& kernels) {
+        const auto start = std::chrono::steady_clock::now();
+        for (auto _ : state) {
+            (kernels.*step.call)();
+            benchmark::ClobberMemory();
+        }
+        const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+        seconds = elapsed.count() / static_cast<double>(state.iterations());
+    });
+    const double columns = static_cast<double>(dim), bytes = step.row_reads * columns * sizeof(E);
+    const double flops = 2 * step.pair_sums * columns;
+    state.counters["ns/item"] = seconds / step.items * 1e9;
+    if (bytes > 0) state.counters["GB/s"] = bytes / seconds / 1e9;
+    if (flops > 0) {
+        state.counters["GFLOP/s"] = flops / seconds / 1e9;
+        state.counters["of_peak"] = flops / seconds / limits::fma_rate(isa, std::is_same_v<E, double>, 1);
+    }
+}
+
+template <class E>
+void add_rows(const std::string& isa, const char* dtype, const std::vector<int64_t>& dims) {
+    for (const int64_t dim : dims)
+        for (std::size_t k = 0; k < std::size(kSteps<E>); ++k) {
+            const Step<E>& step = kSteps<E>[k];
+            const bool of_rows = step.call != &State<E>::philox && step.call != &State<E>::log_of_sum;
+            if (step.items == 0 || (dim != 128 && !step.all_dims)) continue;
+            const std::string name = std::string("kernel/") + step.name + (of_rows ? "/d:" + std::to_string(dim) : "") +
+                                     "/" + isa + "/" + dtype;
+            benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { run<E>(state, k, isa, dim); });
+        }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    struct Kernel {
-        const char* name;
-        std::function<Work(int64_t)> f32, f64;
-        bool by_dim;
-    };
-    const Kernel kernels[] = {
-        {"philox", philox_work, nullptr, false},
-        {"norms", norms_work<float>, norms_work<double>, true},
-        {"gather_queries", gather_queries_work<float>, gather_queries_work<double>, true},
-        {"tile_scores", tile_scores_work<float>, tile_scores_work<double>, true},
-        {"tile_documents", tile_documents_work<float>, tile_documents_work<double>, true},
-    };
     for (int32_t k = 0; k < negcos_isa_count(); ++k) {
         const std::string isa = negcos_isa_name(k);
         if (!negcos_isa_available(isa.c_str()) || isa == "scalar") continue;
-        for (const Kernel& kernel : kernels)
-            for (const bool f64 : {false, true})
-                for (const int64_t dim : {16, 128, 768}) {
-                    const auto& make = f64 ? kernel.f64 : kernel.f32;
-                    if (!make || (!kernel.by_dim && dim != 16)) continue;
-                    const std::string name = std::string("kernel/") + kernel.name +
-                                             (kernel.by_dim ? "/d:" + std::to_string(dim) : "") + "/" + isa +
-                                             (f64 ? "/f64" : "/f32");
-                    benchmark::RegisterBenchmark(name.c_str(),
-                                                 [=](benchmark::State& state) { run(state, make, isa, dim, f64); });
-                }
+        add_rows<float>(isa, "f32", {16, 128, 768});
+        add_rows<double>(isa, "f64", {16, 128, 768});
+        add_rows<negcos::F16>(isa, "f16", {128});
+        add_rows<negcos::BF16>(isa, "bf16", {128});
     }
-    benchmark::Initialize(&argc, argv);
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+    // So many rows need no half second each.
+    char least_time[] = "--benchmark_min_time=0.1";
+    std::vector<char*> arguments(argv, argv + argc);
+    arguments.insert(arguments.begin() + 1, least_time);
+    int count = static_cast<int>(arguments.size());
+    benchmark::Initialize(&count, arguments.data());
+    if (benchmark::ReportUnrecognizedArguments(count, arguments.data())) return 2;
     benchmark::RunSpecifiedBenchmarks();
+    return all_equal ? 0 : 1;
 }

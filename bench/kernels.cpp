@@ -118,9 +118,9 @@ public:
     void tile_scores() {
         negcos::Tiles<E> tiles = tiles_;
         tiles.outputs.grad_queries = {};
-        table_.tile_scores(tiles, kAll, 0, scratch_.data());
+        table_.tile_scores(tiles, kAll, 0);
     }
-    void tile_scores_gradient() { table_.tile_scores(tiles_, kAll, 0, scratch_.data()); }
+    void tile_scores_gradient() { table_.tile_scores(tiles_, kAll, 0); }
     void tile_combine() { *totals_ = table_.tile_combine(tiles_, kAll, scratch_.data()); }
     void tile_documents() { table_.tile_documents(tiles_, kAll, 0, scratch_.data()); }
     void tile_finish_queries() { table_.tile_finish_queries(tiles_, 0, kAll, scratch_.data()); }

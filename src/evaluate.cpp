@@ -209,8 +209,11 @@ int32_t evaluate_by(Context& context, const negcos_options& options, const negco
     NormCounts norms;
     if (!find_norms(problem, options.similarity, options.norm_floor, context.parallel, kernels, norms))
         return threads_failed();
-    if (must_gather(plan, norms.nonfinite))
-        return evaluate_planned<E>(context, options, batch, result, {Walk::gather, plan.general, true, true});
+    if (must_gather(plan, norms.nonfinite)) {
+        Plan gathered = plan;
+        gathered.walk = Walk::gather;
+        return evaluate_planned<E>(context, options, batch, result, gathered);
+    }
 
     Totals totals;
     if (plan.general) lists.fill(problem.terms);

@@ -71,12 +71,6 @@ bool GeneralGatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tot
     });
 }
 
-namespace {
-
-constexpr int64_t kRowsOfBlock = 8;  // per task, where rows of a block are put together
-
-}  // namespace
-
 template <class E>
 void GeneralTileEngine<E>::reserve(Arena& arena, int64_t workers) {
     const Problem<E>& problem = problem_;
@@ -138,7 +132,7 @@ bool GeneralTileEngine<E>::walk(Parallel& parallel, bool small, bool sums, bool 
     for (int64_t first = 0; first < t.batch(); first += t.block) {
         const Range block{first, t.batch() - first < t.block ? t.batch() : first + t.block};
         const auto rows = [&](auto&& body) {
-            return for_each_block(parallel, block.count(), kRowsOfBlock, small,
+            return for_each_block(parallel, block.count(), kBlockRowsPerTask, small,
                                   [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
         };
         if (t.counts && !rows([&](Range range, T*) { kernels_.tile_counts(counting_, first, range); })) return false;
@@ -163,7 +157,7 @@ bool GeneralTileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
     GeneralTiles<E>& t = work_;
     const bool small = saturated_product(batch * documents, problem.dim) < kInlineWork;
     const auto blocks = [&](int64_t rows, auto&& body) {
-        return for_each_block(parallel, rows, kTileRows, small,
+        return for_each_block(parallel, rows, kRowsPerTask, small,
                               [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
     };
     t.prefixes = problem.prefixes;
@@ -210,7 +204,7 @@ bool GeneralTileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
     if (!blocks(batch, [&](Range range, T* scratch) { kernels_.general_tile_positives(t, range, scratch); }))
         return false;
 
-    const bool gradients = problem.outputs.grad_queries.data || problem.outputs.grad_documents.data;
+    const bool gradients = problem.gradients();
     if (!walk(parallel, small, true, gradients && !t.both)) return false;
     if (t.both) {
         if (!blocks(documents, [&](Range range, T*) { kernels_.general_close_documents(t, range); })) return false;

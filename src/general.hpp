@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Both walks for the general loss: whatever is not the plain softmax over whole rows. Between similarities
-// and gradients lie edge logits, exclusions and objectives; beside the documents, hard negatives; and nested prefixes
-// are prefixes of columns.
+// Both walks for the general loss (is_general() in plan.hpp): masks, corrections and objectives between similarities
+// and gradients, hard negatives beside the documents, and nested prefixes.
 #ifndef NEGCOS_GENERAL_HPP
 #define NEGCOS_GENERAL_HPP
 

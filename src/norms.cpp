@@ -19,7 +19,7 @@ void link_row(Rows<E>& prefix, Rows<E>* next, int64_t i) {
         prefix.rescale[i] = next->rescale[i];
         prefix.above_floor[i] = 0;
     } else {
-        // Each of the two is in range where the products are not. NaN and Inf are met in the similarities.
+        // Each ratio is in range where inverse times rescale may not be. NaN and Inf are met in the similarities.
         const T ratio =
             static_cast<T>(static_cast<double>(next->inverse[i]) / static_cast<double>(prefix.inverse[i]) *
                            (static_cast<double>(next->rescale[i]) / static_cast<double>(prefix.rescale[i])));
@@ -35,7 +35,7 @@ bool find_norms_of(Rows<E> Prefix<E>::*side, Problem<E>& problem, bool dot, doub
     const Rows<E>& whole = problem.prefixes[0].*side;
     const int64_t per_task = rows_per_task(problem.dim * prefixes);
     std::atomic<int64_t> zero{0}, nonfinite{0}, rescaled{0};
-    std::atomic<bool> dead[kMostPrefixes] = {};
+    std::atomic<bool> has_zero[kMostPrefixes] = {};
     const auto block = [&](Range range, int64_t) {
         for (int64_t k = 0, dim = 0; k < prefixes; ++k) {
             Rows<E> rows = problem.prefixes[k].*side;
@@ -48,7 +48,7 @@ bool find_norms_of(Rows<E> Prefix<E>::*side, Problem<E>& problem, bool dot, doub
             }
             const NormCounts counts = kernels.norms(rows, dim, floor, range);
             rescaled += counts.rescaled;
-            if (counts.zero > 0) dead[k] = true;
+            if (counts.zero > 0) has_zero[k] = true;
             if (k + 1 == prefixes) zero += counts.zero, nonfinite += counts.nonfinite;
         }
         for (int64_t k = prefixes - 1; k >= 0 && prefixes > 1; --k)
@@ -61,7 +61,7 @@ bool find_norms_of(Rows<E> Prefix<E>::*side, Problem<E>& problem, bool dot, doub
     total.nonfinite += nonfinite;
     for (int64_t k = 0; k < prefixes; ++k) {
         (problem.prefixes[k].*side).rescaled = rescaled != 0;
-        if (dead[k]) problem.prefixes[k].has_zero_rows = true;
+        if (has_zero[k]) problem.prefixes[k].has_zero_rows = true;
     }
     return true;
 }

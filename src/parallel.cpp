@@ -50,6 +50,9 @@ int omp_get_num_procs();
 #endif
 
 namespace negcos {
+
+static_assert(static_cast<int32_t>(Threading::callback) == NEGCOS_THREADING_CALLBACK);
+
 namespace {
 
 // Children of fork() are told apart by their number and by how many forks lie before them: in another namespace, as of

@@ -36,7 +36,7 @@ struct Plan {
     Walk walk;
     bool general;    // the arithmetic of the whole loss family, not that of the plain softmax
     bool sampled;    // candidates are drawn or given, not all documents
-    bool negatives;  // they are needed at all: BATCH_SOFTMAX has them on demand
+    bool negatives;  // needs_negatives()
 };
 
 // Whether a call asks for more than the plain softmax over a query's candidates, or the published layer.
@@ -45,16 +45,21 @@ bool is_general(const negcos_options& options, const negcos_batch& batch);
 // What similarities are divided by: in the published layer the temperature cancels.
 double temperature_of(const negcos_options& options);
 
+// Whether negatives are drawn or read at all: BATCH_SOFTMAX has them on demand.
+inline bool needs_negatives(const negcos_options& options, const negcos_result& result) {
+    return options.sampling != NEGCOS_SAMPLING_ALL &&
+           (options.objective != NEGCOS_OBJECTIVE_BATCH_SOFTMAX || result.logits.data || result.negatives);
+}
+
 template <class E>
 Plan plan_of(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
-    const bool sampled = options.sampling != NEGCOS_SAMPLING_ALL;
-    if (options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX)
-        return {Walk::batch_softmax, false, sampled, sampled && (result.logits.data || result.negatives)};
+    const bool sampled = options.sampling != NEGCOS_SAMPLING_ALL, negatives = needs_negatives(options, result);
+    if (options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) return {Walk::batch_softmax, false, sampled, negatives};
     // Norms are what tells NaN and Inf from numbers, and DOT has none.
     const bool tiles =
         !sampled || (options.similarity == NEGCOS_SIMILARITY_COSINE &&
                      tiles_are_cheaper<Working<E>>(options.rounds, batch.documents.rows, batch.queries.cols));
-    return {tiles ? Walk::tiles : Walk::gather, is_general(options, batch), sampled, sampled};
+    return {tiles ? Walk::tiles : Walk::gather, is_general(options, batch), sampled, negatives};
 }
 
 // Tiles multiply documents that were not sampled by 0, which does not keep NaN and Inf away: then all is gathered.

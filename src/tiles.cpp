@@ -53,7 +53,7 @@ bool TileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& tota
     const bool small = saturated_product(batch * documents, t.width) < kInlineWork;
     const auto scratch = [&](int64_t worker) { return scratch_ + worker * scratch_size_; };
     const auto blocks = [&](int64_t rows, auto&& body) {
-        return for_each_block(parallel, rows, kTileRows, small, body);
+        return for_each_block(parallel, rows, kRowsPerTask, small, body);
     };
 
     if (problem.sampled) {
@@ -75,12 +75,10 @@ bool TileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& tota
         std::memset(t.document_sums, 0, sizeof(T) * static_cast<size_t>(documents * t.stride));
     for (int64_t first = 0; first < batch; first += t.block) {
         const Range block{first, batch - first < t.block ? batch : first + t.block};
-        if (t.counts && !for_each_block(parallel, block.count(), 8, small,
+        if (t.counts && !for_each_block(parallel, block.count(), kBlockRowsPerTask, small,
                                         [&](Range range, int64_t) { kernels_.tile_counts(t, first, range); }))
             return false;
-        if (!parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t worker) {
-                kernels_.tile_scores(t, block, chunk, scratch(worker));
-            }))
+        if (!parallel.for_each(t.chunks, small, [&](int64_t chunk, int64_t) { kernels_.tile_scores(t, block, chunk); }))
             return false;
         totals.add(kernels_.tile_combine(t, block, scratch_));
         if (!t.gradients) continue;
@@ -89,7 +87,7 @@ bool TileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& tota
             }))
             return false;
         if (t.outputs.grad_queries.data &&
-            !for_each_block(parallel, block.count(), 8, small, [&](Range range, int64_t worker) {
+            !for_each_block(parallel, block.count(), kBlockRowsPerTask, small, [&](Range range, int64_t worker) {
                 kernels_.tile_finish_queries(t, first, range, scratch(worker));
             }))
             return false;

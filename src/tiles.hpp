@@ -20,7 +20,10 @@ namespace negcos {
 inline constexpr int64_t kTileBlock = 192, kTileChunk = 192;
 
 // Rows per task where a task's work is no more than reading and writing them.
-inline constexpr int64_t kTileRows = 64;
+inline constexpr int64_t kRowsPerTask = 64;
+
+// The same where rows of a block are put together from its chunks.
+inline constexpr int64_t kBlockRowsPerTask = 8;
 
 template <class E>
 class TileEngine {

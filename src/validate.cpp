@@ -48,6 +48,25 @@ double most_weight_of(int32_t dtype) {
     return dtype == NEGCOS_DTYPE_F64 ? 0x1p480 : 0x1p60;
 }
 
+// What is checked to be in range is cast to the core's enumerations.
+static_assert(static_cast<int32_t>(Dtype::bf16) == NEGCOS_DTYPE_BF16);
+static_assert(static_cast<int32_t>(Objective::decoupled) == NEGCOS_OBJECTIVE_DECOUPLED);
+static_assert(static_cast<int32_t>(Sampling::all) == NEGCOS_SAMPLING_ALL);
+
+const char* name_of(Objective objective) {
+    switch (objective) {
+        case Objective::softmax:
+            return "options.objective SOFTMAX";
+        case Objective::batch_softmax:
+            return "options.objective BATCH_SOFTMAX";
+        case Objective::sigmoid:
+            return "options.objective SIGMOID";
+        case Objective::decoupled:
+            return "options.objective DECOUPLED";
+    }
+    return "options.objective";
+}
+
 // dtype: a known one.
 int64_t element_size(int32_t dtype) {
     switch (Dtype{dtype}) {
@@ -392,10 +411,7 @@ int32_t validate_options(const negcos_options& o) {
     NEGCOS_TRY(
         check_numbers("options.prefix_weights", o.prefix_weights, o.prefix_count, 0, most_weight_of(NEGCOS_DTYPE_F64)));
 
-    const char* const objective = o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX ? "options.objective BATCH_SOFTMAX"
-                                  : o.objective == NEGCOS_OBJECTIVE_SIGMOID     ? "options.objective SIGMOID"
-                                  : o.objective == NEGCOS_OBJECTIVE_DECOUPLED   ? "options.objective DECOUPLED"
-                                                                                : "options.objective SOFTMAX";
+    const char* const objective = name_of(Objective{o.objective});
     if (o.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) {
         if (o.direction == NEGCOS_DIRECTION_BOTH) return exclusive(objective, "options.direction BOTH");
         if (o.exclude != 0) return exclusive(objective, "options.exclude");
@@ -451,7 +467,7 @@ int32_t validate_evaluate(const negcos_options& options, const negcos_batch& bat
             return fail(NEGCOS_STATUS_VALUE, "result.logits cannot be had with sampling ALL: it would be B x M");
         if (result.negatives)
             return fail(NEGCOS_STATUS_VALUE, "result.negatives cannot be had with sampling ALL: it would be B x M");
-    } else if (options.objective != NEGCOS_OBJECTIVE_BATCH_SOFTMAX || result.logits.data || result.negatives) {
+    } else if (needs_negatives(options, result)) {
         NEGCOS_TRY(check_draws(options, queries.rows, documents.rows));
         if (options.sampling == NEGCOS_SAMPLING_GIVEN) NEGCOS_TRY(check_given(options, batch));
     }

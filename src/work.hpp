@@ -15,8 +15,8 @@ struct Range {
 };
 
 // Rows of a matrix and what is known of each: x stands for data row times `rescale`, a power of two that is 1 unless
-// the squared norm would overflow or vanish; `inverse` = 1 / max(|x|, floor), 0 for a zero row; `project` = 1 where
-// the norm is above the floor, so that the gradient has a projection term. For dot products inverse 1, project 0.
+// the squared norm would overflow or vanish; `inverse` = 1 / max(|x|, floor), 0 for a zero row; `above_floor` = 1 where
+// the norm is above the floor, so that the gradient has a projection term. For dot products inverse 1, above_floor 0.
 template <class E>
 struct Rows {
     using T = Working<E>;
@@ -106,7 +106,7 @@ struct LossTerms {
     int64_t hard = 0;                 // hard negatives a query
 };
 
-// What a block of queries adds to the totals. Sums in double with the part that each addition rounds away kept beside.
+// A sum in double with the part that each addition rounds away kept beside.
 struct Sum {
     double high = 0, low = 0;
     NEGCOS_INLINE void add(double x) {
@@ -122,12 +122,12 @@ struct Sum {
     NEGCOS_INLINE double value() const { return high - high == 0 ? high + low : high; }
 };
 
-// Sums over a part of the negatives of one row; of exp, relative to the top of that part. The plain softmax knows
-// `sum`, `moment` and `rank` alone; what moments are of is each objective's own.
+// Sums over a part of the negatives of one row; of exp, relative to the top of that part. The plain softmax fills
+// `sum`, `moment` and `rank` alone.
 struct Sums {
     double sum = 0;      // of exp(z - top), or of softplus(z + bias)
     double sigma = 0;    // of sigma(z + bias)
-    double moment = 0;   // of exp(z - top), or sigma, times the similarity
+    double moment = 0;   // of exp(z - top), or sigma, times (similarity - a reference: the positive's, or the top)
     double spread = 0;   // of the positive's logit minus the negative's
     double reach = 0;    // of (similarity - the positive's)
     double kept = 0;     // negatives left
@@ -151,6 +151,7 @@ struct Sums {
     }
 };
 
+// What a range of queries adds to the numbers of the result.
 struct Totals {
     Sum loss, grad_scale, grad_bias, reciprocal_rank;
     int64_t rank_zero = 0, excluded = 0;
@@ -229,7 +230,7 @@ struct Tiles {
     T* query_units = nullptr;     // B x stride: rows over their norms
     T* document_units = nullptr;  // M x stride
     T* panels = nullptr;          // the documents in groups of kVirtualLanes: group, column, document
-    T* scores = nullptr;          // chunks x block x score_stride: similarities, then exp of the logits
+    T* scores = nullptr;          // chunks x block x score_stride: similarities, then exp relative to chunk_top
     T* counts = nullptr;          // as `scores`: how often the document is a negative; nullptr = once each
     Candidates candidates;        // what is counted
     T* positives = nullptr;       // B: similarity of each query and its positive

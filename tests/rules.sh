@@ -75,8 +75,9 @@ known=$(nm "$library" | grep -cE ' (frame_dummy|__cpu_indicator_init|init_have_l
 # An inline function that a kernel unit emits could stand in for the same one elsewhere, with instructions that the
 # machine may lack. (xsimd 8 leaves some over NEON, which every 64-bit Arm has.)
 for kernels in "$@"; do
+    case $kernels in *neon*) left='|^_ZN5xsimd6kernel4wrap' ;; *) left= ;; esac
     symbols=$(cd "$folder" && nm --defined-only "$kernels") || echo "$kernels" | none "nm cannot read"
-    echo "$symbols" | awk '$2 ~ /^[A-Zuvw]$/ && $3 !~ /(kernels|operations)_[a-z0-9]+E?$|^_ZN5xsimd6kernel4wrap/ { print $3 }' |
+    echo "$symbols" | awk '$2 ~ /^[A-Zuvw]$/ && $3 !~ /(kernels|operations)_[a-z0-9]+E?$'"$left"'/ { print $3 }' |
         none "$kernels: symbols besides its table"
 done
 

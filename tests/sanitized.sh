@@ -54,7 +54,7 @@ case $what in
     address,undefined)
         set_up -Db_sanitize=address,undefined -Dcommand=true
         run address oracle finite_differences published sampling errors edges half frequency frequency_file variants variant_edges \
-            variant_errors kernels dispatch pairs footprint properties calls cli outputs npy npy_bytes
+            variant_errors kernels simd dispatch pairs footprint properties calls cli outputs npy npy_bytes
         # What the dynamic loader keeps of oneTBB's allocator is no leak; whole stacks tell it.
         echo 'leak:_dl_open' > "$folder/suppressions"
         export LSAN_OPTIONS="suppressions=$folder/suppressions:print_suppressions=0" ASAN_OPTIONS="$ASAN_OPTIONS:fast_unwind_on_malloc=0"

@@ -116,9 +116,17 @@ void write(const Output& output) {
 
 void place(File& file) {
     const char *const path = file.path.c_str(), *const old = file.old.c_str();
-    // Where the file system has no links, what was there steps aside.
-    file.saved = link(path, old) == 0 || (file.replaces && std::rename(path, old) == 0);
-    file.placed = (file.saved || !file.replaces) && std::rename(file.temporary.c_str(), path) == 0;
+    const char* const temporary = file.temporary.c_str();
+    if (file.replaces) {
+        // Where the file system has no links, what was there steps aside.
+        file.saved = link(path, old) == 0 || std::rename(path, old) == 0;
+        file.placed = file.saved && std::rename(temporary, path) == 0;
+    } else if (link(temporary, path) == 0) {
+        file.placed = true;
+        unlink(temporary);
+    } else {
+        file.placed = errno != EEXIST && std::rename(temporary, path) == 0;  // no links here, or a file that is new
+    }
     if (!file.placed) fail_errno(file.what);
 }
 
@@ -199,8 +207,11 @@ void check_outputs(std::span<const std::string> inputs, std::span<const Output> 
 
 void write_outputs(std::vector<Output> outputs, std::string_view text) {
     files.reserve(outputs.size());
-    for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGXCPU, SIGUSR1, SIGUSR2})
-        if (std::signal(signal, interrupted) == SIG_IGN) std::signal(signal, SIG_IGN);  // what nohup has turned off
+    for (const int signal : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGXCPU, SIGUSR1, SIGUSR2}) {
+        struct sigaction action;
+        if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler != SIG_IGN)  // nohup turns one off
+            std::signal(signal, interrupted);
+    }
     try {
         // Pipes and devices come last, since what is written there cannot be taken back.
         std::partition(outputs.begin(), outputs.end(), [](const Output& output) {

@@ -25,7 +25,7 @@ Lanes<Working<E>> load_row_first(const E* x, const Lanes<Working<E>>& rescale, i
         return load_first(x, n);
 }
 
-// Sums over columns are chains of FMAs, one a lane; of long rows in blocks of kBlockVectors, each a chain of its own,
+// Sums over columns are chains of FMAs, one a lane; of long rows in blocks of kBlock, each a chain of its own,
 // and those added up: rounding errors grow with the length of a chain.
 template <class T>
 inline constexpr int64_t kBlock = 32 * kLanes<T>;

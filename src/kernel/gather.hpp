@@ -41,7 +41,7 @@ inline int64_t list_candidates(const negcos::Candidates& candidates, int64_t que
 template <class T>
 struct QueryEdges {
     T* similarity;
-    T* slope;    // d loss / d z, in the order of the list, as `similarity`
+    T* slope;    // exps, then d loss / d z, in the order of the list
     T* inverse;  // of the candidates' norms
     int32_t* document;
     int32_t* slot;
@@ -252,7 +252,8 @@ void gather_gradient(const negcos::GatherGradient<E>& t, Range range, Working<E>
         gather_gradient_of<false>(t, range, scratch);
 }
 
-// loss_i = -z_i + log sum_i' exp z_i' over the positives' logits; d sum_i loss_i / d z_i = B p_i - 1.
+// loss_i = -z_i + log sum_i' exp z_i' over the positives' logits; with weights w_i that add up to W,
+// d sum_i w_i loss_i / d z_i = W p_i - w_i.
 template <class E>
 negcos::Totals batch_softmax(const negcos::BatchSoftmax<E>& t) noexcept {
     using T = Working<E>;

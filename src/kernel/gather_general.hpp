@@ -238,15 +238,15 @@ void finish_prefixes(const Prefix<E>* prefixes, int64_t prefix_count, negcos::Ro
         const negcos::Rows<E>& rows = prefixes[p].*side;
         const E* row = rows.data + i * rows.stride;
         const T inverse = rows.inverse[i], rescale = rows.rescale[i];
-        const double inv = static_cast<double>(inverse), project = static_cast<double>(rows.above_floor[i]);
+        const double inv = static_cast<double>(inverse), above_floor = static_cast<double>(rows.above_floor[i]);
         column -= prefixes[p].dim;
         at -= pad_lanes<T>(prefixes[p].dim);
         if (prefix_count == 1) {
-            finish_gradient(total, row, rescale, inv * inv * project, inverse, factor, rescale, prefixes[p].dim,
+            finish_gradient(total, row, rescale, inv * inv * above_floor, inverse, factor, rescale, prefixes[p].dim,
                             gradient);
             return;
         }
-        along += moment[p] * project;
+        along += moment[p] * above_floor;
         store_gradient(total + at, row, rescale, static_cast<T>(-along * inv), inverse, factor, rescale,
                        prefixes[p].dim, gradient + column);
         const double ratio = static_cast<double>(rows.norm_ratio[i]);
@@ -393,7 +393,7 @@ void general_gather_documents(const negcos::GeneralGather<E>& t, Range range, Wo
         general_gather_documents_of<false>(t, range, scratch);
 }
 
-// The gradient of the hard negatives of queries [begin, end): each has one edge.
+// The gradient of the hard negatives of queries: each has one edge.
 template <class E>
 void hard_gradient(const negcos::HardNegatives<E>& t, Range range, Working<E>* total) noexcept {
     using T = Working<E>;

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "kernels.hpp"
+#include "element.hpp"
 
 namespace {
 

@@ -17,8 +17,8 @@
 // sum_quads, largest. And the shape of a tile: kTileRows, kTileVectors.
 #include NEGCOS_KERNEL_REGISTER
 
+#include "element.hpp"
 #include "kernel/half.hpp"
-#include "kernels.hpp"
 
 namespace {
 
@@ -158,7 +158,7 @@ Lanes<T> power_of_two(const Lanes<T>& t) {
     return r;
 }
 
-// One lane for each index 0, 1, 2, ...
+// Lane l holds l 0, 1, 2, ...
 template <class T>
 Lanes<T> lane_indices() {
     alignas(64) static constexpr T kIndices[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

@@ -10,8 +10,9 @@
 // PlainSoftmax keeps each exp in its edge's place, so that slopes are products of those with the row's share. General
 // keeps the similarities, from which its slopes() are found again: edges may be masked, and in two directions each has
 // two slopes.
-// A new objective is an enumerator of Objective, a case of General's close() and, where edges are summed up in another
-// way, an EdgeKind.
+// What a new objective takes: docs/design.md, "An objective".
+//
+// Today's walks are written for one of the two each, and hand over what that one needs.
 //
 // Arrays are padded to whole lanes; a similarity of -Inf stands where there is no edge.
 #ifndef NEGCOS_KERNEL_OBJECTIVE_HPP
@@ -74,6 +75,8 @@ inline double log_of_ratio(double a, double b, double c) {
 
 // ---- Losses ---------------------------------------------------------------------------------------------------------
 
+constexpr int kRowsOfWriter = kLanes<double>;
+
 // Losses and hit probabilities of rows, the logs or exps of eight at a time; and the sum of the losses, each times the
 // row's weight. Row: of PlainSoftmax or General, what a loss comes from; its finish() takes nullptr where no hit
 // probability is asked for.
@@ -101,9 +104,8 @@ public:
         count_ = 0;
     }
 
-    static constexpr int kRows = 8;
-
 private:
+    static constexpr int kRows = kRowsOfWriter;
     negcos::Output<E> losses_, hits_;
     int count_ = 0;
     int64_t query_[kRows] = {};
@@ -118,13 +120,13 @@ private:
 struct PlainRow {
     double gap = 0, positive_exp = 1, others = 0;
 
-    static void finish(const PlainRow (&rows)[8], double* loss, double* hit) {
-        alignas(64) double positive[8], others[8];
-        for (int r = 0; r < 8; ++r) positive[r] = rows[r].positive_exp, others[r] = rows[r].others;
+    static void finish(const PlainRow (&rows)[kRowsOfWriter], double* loss, double* hit) {
+        alignas(64) double positive[kRowsOfWriter], others[kRowsOfWriter];
+        for (int r = 0; r < kRowsOfWriter; ++r) positive[r] = rows[r].positive_exp, others[r] = rows[r].others;
         const Lanes<double> p = load(static_cast<const double*>(positive)),
                             o = load(static_cast<const double*>(others));
         store(loss, log_of_sum(p, o));
-        for (int r = 0; r < 8; ++r) loss[r] = rows[r].gap + loss[r];
+        for (int r = 0; r < kRowsOfWriter; ++r) loss[r] = rows[r].gap + loss[r];
         if (hit) store(hit, p / (p + o));
     }
 };
@@ -241,13 +243,13 @@ template <class T>
 struct GeneralRow {
     double loss = 0;
 
-    static void finish(const GeneralRow (&rows)[8], double* loss, double* hit) {
-        alignas(64) double power[8];
-        for (int r = 0; r < 8; ++r) loss[r] = rows[r].loss;
+    static void finish(const GeneralRow (&rows)[kRowsOfWriter], double* loss, double* hit) {
+        alignas(64) double power[kRowsOfWriter];
+        for (int r = 0; r < kRowsOfWriter; ++r) loss[r] = rows[r].loss;
         if (!hit) return;
-        for (int r = 0; r < 8; ++r) power[r] = loss[r] > 0 ? -loss[r] : loss[r];
+        for (int r = 0; r < kRowsOfWriter; ++r) power[r] = loss[r] > 0 ? -loss[r] : loss[r];
         store(static_cast<double*>(power), exp_nonpositive(load(static_cast<const double*>(power))));
-        for (int r = 0; r < 8; ++r) {
+        for (int r = 0; r < kRowsOfWriter; ++r) {
             // Only DECOUPLED has losses below 0; what is beyond the working type stays at its largest number.
             hit[r] = loss[r] < 0 ? 1 / power[r] : power[r];
             if (hit[r] > kLargestNumber<T>) hit[r] = kLargestNumber<T>;
@@ -429,7 +431,7 @@ public:
     }
 
     // scale: exp of the difference of the tops.
-    void join(Sums& row, const Sums& part, T part_top, T scale) const {
+    void join(Sums& row, T, const Sums& part, T part_top, T scale) const {
         // A top of -Inf: nothing there, or NaN alone, which goes on from here.
         row.add(part, kind == EdgeKind::sigmoid || part_top == kAbsent<T> ? 1 : static_cast<double>(scale));
     }
@@ -442,7 +444,8 @@ public:
         double moment = 0;          // of slopes times similarities
         double grad_scale = 0;      // d loss / d (scale / temperature)
     };
-    // weight: of this row's loss in the total.
+    // weight: of this row's loss in the total. Sums have moments relative to the positive's similarity: where all
+    // slopes add up to 0, as a softmax's do, those are the moments; else total times that similarity is added.
     Closed close(T top, const Sums& sums, double weight) const {
         Closed row;
         row.share.top = top == kAbsent<T> ? T(0) : top;
@@ -459,7 +462,6 @@ public:
             case Objective::batch_softmax:  // a walk of its own
                 break;
         }
-        // A softmax's slopes add up to 0, so that its moments can be taken from the positive's similarity.
         row.grad_scale = row.moment - row.positive_slope * terms_.margin;
         return row;
     }

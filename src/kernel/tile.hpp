@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The inner loops of tiles: all documents as candidates. Scores and both gradients are the same product (product.hpp);
-// its chains over queries are cut at each block.
+// The inner loops of tiles for the plain softmax: all documents as candidates, or dense samples of them. Scores and
+// both gradients are the same product (product.hpp), whose chains over queries are cut at each block.
 #ifndef NEGCOS_KERNEL_TILE_HPP
 #define NEGCOS_KERNEL_TILE_HPP
 
@@ -39,7 +39,7 @@ void tile_positives(const negcos::Tiles<E>& t, Range range, Working<E>* scratch)
     }
 }
 
-// How often each document is a negative of queries [begin, end) of a block.
+// How often each document is a negative of queries of a block.
 template <class E>
 void tile_counts(const negcos::Tiles<E>& t, int64_t first, Range range) noexcept {
     using T = Working<E>;
@@ -123,7 +123,7 @@ constexpr int64_t kSoftmaxRows = 16;
 // The scores of a block of queries against one chunk of documents, turned into exp relative to the chunk's own top; and
 // while they are in the cache, the chunk's part of the queries' gradient, still without the rows' shares.
 template <class E>
-void tile_scores(const negcos::Tiles<E>& t, Range block, int64_t chunk, Working<E>*) noexcept {
+void tile_scores(const negcos::Tiles<E>& t, Range block, int64_t chunk) noexcept {
     const int64_t first = block.begin, count = block.count();
     using T = Working<E>;
     const PlainSoftmax<T> softmax(t.terms);
@@ -209,7 +209,7 @@ void tile_documents(const negcos::Tiles<E>& t, Range block, int64_t chunk, Worki
     }
 }
 
-// Rows [begin, end) of a block: their parts from all chunks in order, then the positive, then the norm's derivative.
+// Rows of a block: their parts from all chunks in order, then the positive, then the norm's derivative.
 template <class E>
 void tile_finish_queries(const negcos::Tiles<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
     using T = Working<E>;

@@ -46,7 +46,7 @@ void zero_nonfinite_rows(T* units, int64_t stride, int64_t width, T* nonfinite, 
     }
 }
 
-// Similarities of queries [begin, end) with their positives and with their hard negatives, by the same chains as in the
+// Similarities of queries with their positives and with their hard negatives, by the same chains as in the
 // tiles: equal rows are equally similar.
 template <class E>
 void general_tile_positives(const GeneralTiles<E>& t, Range range, Working<E>* scratch) noexcept {
@@ -226,14 +226,14 @@ void sum_columns(const GeneralTiles<E>& t, int64_t p, Range block, int64_t chunk
                 sums = Sums();
             else
                 sums.rescale(static_cast<double>(scale[k]));
-            Sums block;
-            block.sum = static_cast<double>(sum[k]);
-            block.moment = static_cast<double>(moment[k]);
-            block.spread = static_cast<double>(spread[k]);
-            block.reach = static_cast<double>(reach[k]);
-            block.kept = static_cast<double>(kept[k]);
-            block.dropped = static_cast<double>(dropped[k]);
-            sums.add(block, 1);
+            Sums part;
+            part.sum = static_cast<double>(sum[k]);
+            part.moment = static_cast<double>(moment[k]);
+            part.spread = static_cast<double>(spread[k]);
+            part.reach = static_cast<double>(reach[k]);
+            part.kept = static_cast<double>(kept[k]);
+            part.dropped = static_cast<double>(dropped[k]);
+            sums.add(part, 1);
         }
     }
 }
@@ -335,9 +335,9 @@ void general_tile_scores(const GeneralTiles<E>& t, Range block, int64_t chunk, b
     }
 }
 
-// A loss's share in the total: half for each direction of two.
+// A loss's weight in the total: half for each direction of two.
 template <class E>
-double share_of(const GeneralTiles<E>& t, int64_t p, int64_t i) {
+double weight_of(const GeneralTiles<E>& t, int64_t p, int64_t i) {
     const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
     return (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * weight / t.terms.total_weight;
 }
@@ -372,8 +372,9 @@ void close_query(const GeneralTiles<E>& t, int64_t p, int64_t i, int64_t r, Work
         const Lanes<T> chunk_top = load_first(static_cast<const T*>(tile.chunk_top) + at + c, static_cast<int>(n));
         store(scale + c, exp_nonpositive(chunk_top - broadcast(top)));
     }
-    for (int64_t c = 0; c < t.chunks; ++c) row.join(sums, tile.chunk_sums[at + c], tile.chunk_top[at + c], scale[c]);
-    auto closed = row.close(top, sums, share_of(t, p, i));
+    for (int64_t c = 0; c < t.chunks; ++c)
+        row.join(sums, top, tile.chunk_sums[at + c], tile.chunk_top[at + c], scale[c]);
+    auto closed = row.close(top, sums, weight_of(t, p, i));
     if (takes_no_part(t, i)) {
         const double loss = closed.loss;
         closed = {};
@@ -440,7 +441,7 @@ void general_close_documents(const GeneralTiles<E>& t, Range range) noexcept {
             Sums shifted = sums;
             if (negatives != kAbsent<T> && top != negatives)
                 shifted.rescale(static_cast<double>(exp_one(negatives - top)));
-            const auto closed = row.close(top, shifted, share_of(t, p, j));
+            const auto closed = row.close(top, shifted, weight_of(t, p, j));
             tile.document_top[j] = closed.share.top;
             tile.document_share[j] = closed.share.share;
             tile.document_smooth[j] = closed.share.smooth;
@@ -568,7 +569,7 @@ void general_tile_slopes(const GeneralTiles<E>& t, Range block, int64_t chunk, W
     }
 }
 
-// Rows [begin, end) of a block: their parts from all chunks in order, then the hard negatives, then the norms'
+// Rows of a block: their parts from all chunks in order, then the hard negatives, then the norms'
 // derivatives.
 template <class E>
 void general_finish_queries(const GeneralTiles<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {

@@ -117,15 +117,43 @@ TEST_SUITE("cli") {
         const Inputs in;
         const std::string path = (in.path / "l.npy").string(), fresh = "fresh";
         write_file(path, "old");
-        std::atomic<bool> written = false, missed = false;
+        std::atomic<bool> written = false, missed = false, looked = false;
         std::thread reader([&] {
-            while (!written)
+            while (!written) {
                 if (access(path.c_str(), F_OK) != 0) missed = true;
+                looked = true;
+            }
         });
+        while (!looked) std::this_thread::yield();
         for (int k = 0; k < 200; ++k) negcos::cli::write_outputs({{"--losses", path, fresh, {}}}, "");
         written = true;
         reader.join();
         CHECK(!missed);
+    }
+
+    TEST_CASE("cli: a file that appears meanwhile is not replaced") {
+        const Inputs in;
+        const std::string path = (in.path / "new.npy").string(), pipe = (in.path / "pipe").string();
+        REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+        std::thread other([&] {  // the pipe comes last, and opens when there is a reader
+            const auto begun = [&] {
+                for (const std::string& name : in.files())
+                    if (name.find(".negcos.") != std::string::npos) return true;
+                return false;
+            };
+            while (!begun()) std::this_thread::yield();
+            write_file(path, "another's");
+            std::ifstream(pipe).get();
+        });
+        std::string message;
+        try {
+            negcos::cli::write_outputs({{"--losses", path, "ours", {}}, {"--hits", pipe, "ours", {}}}, "");
+        } catch (const std::exception& error) {
+            message = error.what();
+        }
+        other.join();
+        CHECK(message.find("exists") != std::string::npos);
+        CHECK(read_file(path) == "another's");
     }
 
     TEST_CASE("cli: names that a killed run left behind, and names as long as there are") {

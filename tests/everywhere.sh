@@ -156,7 +156,7 @@ if [ -n "$slow" ]; then
     done
     also coverage "$root/tests/coverage.sh" "$build"
     also lint "$root/tests/lint.sh" "$build" src capi
-    also fuzz "$root/fuzz/fuzz.sh" "$build" --seconds 60
+    also fuzz "$root/fuzz/fuzz.sh" "$build" --seconds 30
 fi
 
 # shellcheck disable=SC2086

@@ -51,6 +51,17 @@ int omp_get_num_procs();
 
 namespace negcos {
 
+#ifdef NEGCOS_HAVE_TBB
+constexpr bool kHaveTbb = true;
+#else
+constexpr bool kHaveTbb = false;
+#endif
+#ifdef NEGCOS_HAVE_OPENMP
+constexpr bool kHaveOpenmp = true;
+#else
+constexpr bool kHaveOpenmp = false;
+#endif
+
 static_assert(static_cast<int32_t>(Threading::callback) == NEGCOS_THREADING_CALLBACK);
 
 namespace {
@@ -349,17 +360,9 @@ bool Parallel::available(Threading threading) noexcept {
         case Threading::callback:
             return true;
         case Threading::tbb:
-#ifdef NEGCOS_HAVE_TBB
-            return true;
-#else
-            return false;
-#endif
+            return kHaveTbb;
         case Threading::openmp:
-#ifdef NEGCOS_HAVE_OPENMP
-            return true;
-#else
-            return false;
-#endif
+            return kHaveOpenmp;
         case Threading::automatic:  // preferred() says which
             break;
     }

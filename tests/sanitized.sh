@@ -49,7 +49,7 @@ run() {
 # Reports end a program with a failure; a stack is told, as what is inlined says little.
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 MSAN_OPTIONS=halt_on_error=1
-export NEGCOS_TEST_STEP=5
+export NEGCOS_TEST_STEP=15
 case $what in
     address,undefined)
         set_up -Db_sanitize=address,undefined -Dcommand=true

@@ -148,7 +148,7 @@ int32_t guarded(Body&& body) noexcept {
     }
 }
 
-int32_t threads_of(int32_t asked, int32_t& threads) noexcept {
+int32_t threads_of(int32_t asked, int32_t& threads) {
     if (asked < 0 || asked > kMostThreads)
         return fail(NEGCOS_STATUS_VALUE, "options.threads is %d, expected 0 (all) to %d", asked, kMostThreads);
     threads = asked;

@@ -120,12 +120,8 @@ int32_t cpu_quota(const ReadFile& read) {
     return least;
 }
 
-int32_t cpu_quota() noexcept {
-    try {
-        return cpu_quota(read_file);
-    } catch (...) {
-        return INT32_MAX;  // no memory to look
-    }
+int32_t cpu_quota() {
+    return cpu_quota(read_file);
 }
 
 }  // namespace negcos

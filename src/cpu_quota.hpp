@@ -17,7 +17,7 @@ using ReadFile = std::function<std::string(const std::string& path)>;
 // CPUs' worth of time, rounded up: half a CPU keeps one thread busy, and one and a half keep two. INT32_MAX: no limit
 // was found.
 int32_t cpu_quota(const ReadFile& read);
-int32_t cpu_quota() noexcept;  // of this process
+int32_t cpu_quota();  // of this process
 
 }  // namespace negcos
 

@@ -387,7 +387,7 @@ int32_t Parallel::usable_threads() noexcept {
     return count == 0 ? 1 : static_cast<int32_t>(count);
 }
 
-int32_t Parallel::default_threads() noexcept {
+int32_t Parallel::default_threads() {
     return std::min(
         {usable_threads(), cpu_quota(), threads_in("OMP_NUM_THREADS", true), threads_in("OMP_THREAD_LIMIT", false)});
 }

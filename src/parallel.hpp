@@ -28,7 +28,7 @@ public:
     static Threading preferred() noexcept;     // of the available ones
     static int32_t usable_threads() noexcept;  // as many as the CPUs that the calling thread was given
     // Of these, as many as quotas of control groups and OpenMP's environment leave.
-    static int32_t default_threads() noexcept;
+    static int32_t default_threads();
 
     int32_t threads() const noexcept { return threads_; }
     Threading threading() const noexcept { return threading_; }

@@ -34,12 +34,13 @@ struct ExpConstants<double> {
 
 // For x <= 0, as log-sum-exp needs it. Results that would be subnormal are 0, so that flush-to-zero modes change
 // nothing; NaN stays NaN.
-// `held` is x, or the lowest number that counts.
+// `held` is x, or the lowest number that counts. Always inline: compilers take it for too large, and a call passes
+// lanes through memory.
 template <class T>
-Lanes<T> exp_nonpositive(const Lanes<T>& x, Lanes<T>& held) {
+[[gnu::always_inline]] inline Lanes<T> exp_nonpositive(const Lanes<T>& x, Lanes<T>& held) {
     using K = ExpConstants<T>;
     const Lanes<T> lowest = broadcast(K::kLowest), round = broadcast(K::kRound);
-    held = select_less(x, lowest, lowest, x);
+    held = larger(x, lowest);
     const Lanes<T> shifted = multiply_add(held, broadcast(K::kLog2e), round);
     const Lanes<T> n = shifted - round;
     Lanes<T> r = multiply_add(n, broadcast(-K::kLog2High), held);
@@ -50,11 +51,11 @@ Lanes<T> exp_nonpositive(const Lanes<T>& x, Lanes<T>& held) {
     for (int k = 1; k < kTerms; ++k) q = multiply_add(q, r, broadcast(K::kQ[k]));
     const Lanes<T> fraction = multiply_add(q, r * r, r);  // exp(r) - 1
     const Lanes<T> power = power_of_two(shifted);
-    return select_less(x, lowest, broadcast(T(0)), multiply_add(power, fraction, power));
+    return zero_where_less(x, lowest, multiply_add(power, fraction, power));
 }
 
 template <class T>
-Lanes<T> exp_nonpositive(const Lanes<T>& x) {
+[[gnu::always_inline]] inline Lanes<T> exp_nonpositive(const Lanes<T>& x) {
     Lanes<T> held;
     return exp_nonpositive(x, held);
 }

@@ -13,8 +13,8 @@
 
 // What an instruction set has to give: kernel/register/<isa>.hpp, chosen by the build. Elements: register_load,
 // register_store and, where the machine masks, register_load_first and register_store_first. Numbers: multiply_add,
-// divide, select_less, select_less_equal, larger, to_bits, from_bits, multiply_low_halves. The end of the folds: quad,
-// sum_quads, largest. And the shape of a tile: kTileRows, kTileVectors.
+// divide, select_less, select_less_equal, zero_where_less, larger, to_bits, from_bits, multiply_low_halves. The end of
+// the folds: quad, sum_quads, largest. And the shape of a tile: kTileRows, kTileVectors.
 #include NEGCOS_KERNEL_REGISTER
 
 #include "element.hpp"
@@ -145,7 +145,16 @@ Lanes<T> one_nan(const Lanes<T>& a) {
 // The larger; a where either is NaN.
 template <class T>
 Lanes<T> larger(const Lanes<T>& a, const Lanes<T>& b) {
-    return select_less(a, b, b, a);
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = larger(a.part[p], b.part[p]);
+    return r;
+}
+// x, or 0 where a < b.
+template <class T>
+Lanes<T> zero_where_less(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& x) {
+    Lanes<T> r;
+    NEGCOS_EACH_PART(T) r.part[p] = zero_where_less(a.part[p], b.part[p], x.part[p]);
+    return r;
 }
 // 2^n from t = n + 1.5 * 2^mantissa: n sits in the low bits of t, shifted into the exponent's place.
 template <class T>

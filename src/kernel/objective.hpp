@@ -173,7 +173,7 @@ struct PlainSoftmax {
                     k + kLanes<T> <= to ? load(similarity + k) : load_first(similarity + k, static_cast<int>(to - k));
                 Lanes<T> held;
                 Lanes<T> e = exp_nonpositive((s * signs - shift) * sizes, held);
-                Lanes<T> beats = select_less(s * factors, threshold, zero, one);
+                Lanes<T> beats = zero_where_less(s * factors, threshold, one);
                 if (to - k < kLanes<T>) {
                     const Lanes<T> inside = broadcast(static_cast<T>(to - k)), lane = lane_indices<T>();
                     e = select_less(lane, inside, e, zero);
@@ -320,7 +320,7 @@ struct EdgeLanes {
     void add(const Lanes<T>& s, const Lanes<T>& z, const Lanes<T>& c, const Lanes<T>& shift, const Lanes<T>& bias,
              const Lanes<T>& similarity, const Lanes<T>& positive, const Lanes<T>& least, const Lanes<T>& limit) {
         const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
-        if constexpr (kRank) rank = rank + select_less(z, least, zero, c);
+        if constexpr (kRank) rank = rank + zero_where_less(z, least, c);
         if constexpr (kKind == EdgeKind::unmasked) {
             const Lanes<T> e = c * exp_nonpositive(z - shift);  // 0 where absent: all that it needs is a finite factor
             sum = sum + e;

@@ -262,7 +262,7 @@ void sum_both(const GeneralTiles<E>& t, int64_t p, Range block, int64_t chunk, W
             const Lanes<T> e = exp_nonpositive(z - shift), finite = larger(s, lowest);
             sum = sum + e;
             moment = multiply_add(e, finite - similarity, moment);
-            rank = rank + select_less(z, least, zero, one);
+            rank = rank + zero_where_less(z, least, one);
             store(sums + k, load(static_cast<const T*>(sums) + k) + e);
             store(moments + k, multiply_add(e, finite - load(static_cast<const T*>(tile.positives) + begin + k),
                                             load(static_cast<const T*>(moments) + k)));

@@ -58,6 +58,13 @@ inline Register<float> larger(const Register<float>& a, const Register<float>& b
 inline Register<double> larger(const Register<double>& a, const Register<double>& b) {
     return Register<double>(_mm256_max_pd(b, a));
 }
+inline Register<float> zero_where_less(const Register<float>& a, const Register<float>& b, const Register<float>& x) {
+    return Register<float>(_mm256_andnot_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ), x));
+}
+inline Register<double> zero_where_less(const Register<double>& a, const Register<double>& b,
+                                        const Register<double>& x) {
+    return Register<double>(_mm256_andnot_pd(_mm256_cmp_pd(a, b, _CMP_LT_OQ), x));
+}
 inline Register<uint64_t> multiply_low_halves(const Register<uint64_t>& a, const Register<uint64_t>& b) {
     return Register<uint64_t>(_mm256_mul_epu32(a, b));
 }

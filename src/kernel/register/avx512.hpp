@@ -70,6 +70,13 @@ inline Register<float> larger(const Register<float>& a, const Register<float>& b
 inline Register<double> larger(const Register<double>& a, const Register<double>& b) {
     return Register<double>(_mm512_max_pd(b, a));
 }
+inline Register<float> zero_where_less(const Register<float>& a, const Register<float>& b, const Register<float>& x) {
+    return Register<float>(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ), x));
+}
+inline Register<double> zero_where_less(const Register<double>& a, const Register<double>& b,
+                                        const Register<double>& x) {
+    return Register<double>(_mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a, b, _CMP_NLT_UQ), x));
+}
 inline Register<uint64_t> multiply_low_halves(const Register<uint64_t>& a, const Register<uint64_t>& b) {
     return Register<uint64_t>(_mm512_mul_epu32(a, b));
 }

@@ -44,6 +44,11 @@ template <class T>
 Register<T> larger(const xsimd::batch<T, xsimd::neon64>& a, const xsimd::batch<T, xsimd::neon64>& b) {
     return select_less(a, b, b, a);
 }
+template <class T>
+Register<T> zero_where_less(const xsimd::batch<T, xsimd::neon64>& a, const xsimd::batch<T, xsimd::neon64>& b,
+                            const xsimd::batch<T, xsimd::neon64>& x) {
+    return select_less(a, b, Register<T>(T(0)), x);
+}
 inline Register<uint64_t> multiply_low_halves(const Register<uint64_t>& a, const Register<uint64_t>& b) {
     return Register<uint64_t>(vmull_u32(vmovn_u64(a), vmovn_u64(b)));
 }

@@ -60,6 +60,10 @@ template <class T>
 T larger(T a, T b) {
     return a < b ? b : a;
 }
+template <class T>
+T zero_where_less(T a, T b, T x) {
+    return a < b ? T(0) : x;
+}
 inline uint64_t multiply_low_halves(uint64_t a, uint64_t b) {
     return (a & 0xFFFFFFFF) * (b & 0xFFFFFFFF);
 }

@@ -77,6 +77,10 @@ public:
         memory_.resize(count.used());
         Arena arena(memory_.data());
         lay_out(arena);
+        for (T** panels : {&tiles_.document_panels, &tiles_.column_panels}) {
+            panels_.emplace_back(static_cast<std::size_t>(kRows * dim_));
+            *panels = panels_.back().data();
+        }
         fill();
         pairs_.build(serial_, kernels_, true);
         describe_plain();
@@ -105,26 +109,23 @@ public:
             table_.batch_softmax({kRows, gather_.positives, plain_.terms, batch_slopes_, batch_exps_, plain_.outputs});
     }
 
-    void tile_scratch() { take_scratch(table_.tile_scratch(tiles_.stride, kRows, 1)); }
-    void query_pack() { table_.tile_pack(tiles_.queries, dim_, tiles_.query_units, nullptr, kAll); }
-    void tile_pack() { table_.tile_pack(tiles_.documents, dim_, tiles_.document_units, tiles_.panels, kAll); }
-    void tile_positives() { table_.tile_positives(tiles_, kAll, scratch_.data()); }
-    void tile_counts() {
+    void tile_scratch() { take_scratch(table_.tile_scratch(tiles_.width, kRows)); }
+    void tile_pack_documents() { table_.tile_pack_documents(tiles_, 0, scratch_.data()); }
+    void tile_pack_queries() { table_.tile_pack_queries(tiles_, {0, tiles_.strips()}, scratch_.data()); }
+    void tile_queries_counted() {
         negcos::Tiles<E> tiles = tiles_;
         tiles.candidates = pairs_.candidates();
         tiles.counts = counts_;
-        table_.tile_counts(tiles, 0, kAll);
+        queries_of(tiles);
     }
-    void tile_scores() {
+    void tile_queries_forward() {
         negcos::Tiles<E> tiles = tiles_;
-        tiles.outputs.grad_queries = {};
-        table_.tile_scores(tiles, kAll, 0);
+        tiles.outputs.grad_queries = tiles.outputs.grad_documents = {};
+        queries_of(tiles);
     }
-    void tile_scores_gradient() { table_.tile_scores(tiles_, kAll, 0); }
-    void tile_combine() { *totals_ = table_.tile_combine(tiles_, kAll, scratch_.data()); }
-    void tile_documents() { table_.tile_documents(tiles_, kAll, 0, scratch_.data()); }
-    void tile_finish_queries() { table_.tile_finish_queries(tiles_, 0, kAll, scratch_.data()); }
-    void tile_finish_documents() { table_.tile_finish_documents(tiles_, kAll); }
+    void tile_queries() { queries_of(tiles_); }
+    void tile_documents() { table_.tile_documents(tiles_, 0, 1, 0, scratch_.data()); }
+    void tile_finish_documents() { table_.tile_finish_documents(tiles_, 0, scratch_.data()); }
 
     void general_norms() {
         *norm_counts_ = {};
@@ -143,6 +144,16 @@ public:
 
     void general_tile_scratch() {
         take_scratch(table_.general_tile_scratch(general_.prefixes, general_.prefix_count, kRows, 1, kHard));
+    }
+    void tile_pack() {
+        const negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[0];
+        table_.tile_pack(general_.documents(), general_.prefixes[0].dim, tile.document_units, tile.panels, kAll);
+    }
+    void general_tile_counts() {
+        negcos::GeneralTiles<E> tiles = general_tiles_;
+        tiles.candidates = pairs_.candidates();
+        tiles.counts = general_counts_;
+        table_.general_tile_counts(tiles, 0, kAll);
     }
     void general_pack() {
         for (int64_t p = 0; p < general_.prefix_count; ++p) {
@@ -168,6 +179,12 @@ public:
     void general_totals() { *totals_ = table_.general_totals(general_tiles_); }
 
 private:
+    void queries_of(const negcos::Tiles<E>& tiles) {
+        for (int64_t strip = 0; strip < tiles.strips(); strip += negcos::kStripsPerTask)
+            table_.tile_queries(tiles, 0, 0, {strip, std::min(strip + negcos::kStripsPerTask, tiles.strips())},
+                                scratch_.data());
+    }
+
     void lay_out(Arena& arena) {
         const auto take = [&]<class X>(X*& array, int64_t count) { array = arena.take<X>(count); };
         take(words_, 4 * negcos::kPhiloxBlocks);
@@ -207,15 +224,14 @@ private:
         for (T** array : {&batch_slopes_, &batch_exps_}) take(*array, kRows);
 
         tiles_.width = negcos::pad_lanes<T>(dim_);
-        tiles_.stride = negcos::odd_lines<T>(dim_);
-        tiles_.score_stride = negcos::odd_lines<T>(kRows);
-        for (T** units : {&tiles_.query_units, &tiles_.document_units, &tiles_.partial, &tiles_.document_sums})
-            take(*units, kRows * tiles_.stride);
-        take(tiles_.panels, kRows * tiles_.width);
-        for (T** cells : {&tiles_.scores, &counts_}) take(*cells, kRows * tiles_.score_stride);
-        for (T** array : {&tiles_.positives, &tiles_.chunk_top, &tiles_.chunk_share, &tiles_.positive_slope})
+        tiles_.strip_stride = (kRows | 1) * kLine;
+        for (T** units : {&tiles_.query_units, &tiles_.query_strips, &tiles_.shared_units, &tiles_.query_sums,
+                          &tiles_.document_sums})
+            take(*units, kRows * tiles_.width);
+        for (T** cells : {&tiles_.scores, &counts_}) take(*cells, kRows / kLine * tiles_.strip_stride);
+        for (T** array : {&tiles_.positives, &tiles_.shifts, &tiles_.shares, &tiles_.positive_slopes})
             take(*array, kRows);
-        take(tiles_.chunk_sums, kRows);
+        take(tiles_.totals, kRows / kLine);
 
         const int64_t record = negcos::edge_record(general_.prefix_count);
         take(general_gather_.slopes, kEdges * record);
@@ -224,6 +240,7 @@ private:
         take(general_tiles_.hard_slopes, kHardEdges * record);
         for (negcos::RowEnd** ends : {&general_tiles_.queries, &general_tiles_.documents}) take(*ends, kRows);
         take(nonfinite_documents_, kRows);
+        take(general_counts_, kRows * negcos::odd_lines<T>(kRows));
         for (int64_t p = 0; p < general_.prefix_count; ++p) {
             negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[p];
             tile.width = negcos::pad_lanes<T>(general_.prefixes[p].dim);
@@ -231,7 +248,7 @@ private:
             for (T** units : {&tile.query_units, &tile.document_units, &tile.partial, &tile.gradient_sums})
                 take(*units, kRows * tile.stride);
             take(tile.panels, kRows * tile.width);
-            take(tile.scores, kRows * tiles_.score_stride);
+            take(tile.scores, kRows * negcos::odd_lines<T>(kRows));
             for (T** array : {&tile.positives, &tile.nonfinite, &tile.query_top, &tile.query_share, &tile.query_smooth,
                               &tile.document_top, &tile.document_share, &tile.document_smooth, &tile.positive_slope,
                               &tile.chunk_top})
@@ -307,9 +324,10 @@ private:
         general_gather_.candidates = pairs_.candidates();
         general_gather_.incoming = pairs_.incoming();
         general_tiles_.tiles = tile_prefixes_;
+
         general_tiles_.block = general_tiles_.chunk = kRows;
         general_tiles_.chunks = 1;
-        general_tiles_.score_stride = tiles_.score_stride;
+        general_tiles_.score_stride = negcos::odd_lines<T>(kRows);
         general_tiles_.both = general_.both;
     }
 
@@ -330,6 +348,7 @@ private:
     negcos::Parallel serial_{negcos::Threading::serial, 1, nullptr, nullptr};
     Vector<unsigned char> memory_;
     Vector<T> scratch_;
+    std::vector<Vector<T>> panels_;  // of as many rows as the registers hold: not compared
 
     uint32_t* words_ = nullptr;
     double *ones_ = nullptr, *odds_ = nullptr, *logs_ = nullptr;
@@ -339,7 +358,8 @@ private:
     E *queries_ = nullptr, *documents_ = nullptr, *hard_ = nullptr;
     int32_t *negatives_ = nullptr, *groups_ = nullptr, *group_documents_ = nullptr;
     int64_t* group_start_ = nullptr;
-    T *batch_slopes_ = nullptr, *batch_exps_ = nullptr, *counts_ = nullptr, *nonfinite_documents_ = nullptr;
+    T *batch_slopes_ = nullptr, *batch_exps_ = nullptr, *counts_ = nullptr, *general_counts_ = nullptr,
+      *nonfinite_documents_ = nullptr;
     negcos::Pairs pairs_{kRows, kRows, nullptr};
     negcos::Problem<E> plain_, general_;
     negcos::GatherQueries<E> gather_;
@@ -377,15 +397,12 @@ constexpr Step<E> kSteps[] = {
     {SLOT(batch_softmax), kRows},
 
     {SLOT(tile_scratch)},
-    {STEP(query_pack), kNoSlot},
-    {SLOT(tile_pack), kRows, kRows},
-    {SLOT(tile_positives), kRows},
-    {SLOT(tile_counts), kDrawn},
-    {SLOT(tile_scores), kPairs, 0, kPairs, true},
-    {STEP(tile_scores_gradient), kNoSlot, kPairs, 0, 2 * kPairs},
-    {SLOT(tile_combine), kRows},
+    {SLOT(tile_pack_documents), kRows, kRows},
+    {SLOT(tile_pack_queries), kRows, 2 * kRows},
+    {STEP(tile_queries_counted), kNoSlot, kPairs},
+    {STEP(tile_queries_forward), kNoSlot, kPairs, 0, kPairs},
+    {SLOT(tile_queries), kPairs, 0, 2 * kPairs, true},
     {SLOT(tile_documents), kPairs, 0, kPairs, true},
-    {SLOT(tile_finish_queries), kRows},
     {SLOT(tile_finish_documents), kRows},
 
     {STEP(general_norms), kNoSlot},
@@ -395,7 +412,9 @@ constexpr Step<E> kSteps[] = {
     {SLOT(hard_gradient), kHardEdges},
 
     {SLOT(general_tile_scratch)},
+    {SLOT(tile_pack), kRows, kRows},
     {STEP(general_pack), kNoSlot},
+    {SLOT(general_tile_counts), kDrawn},
     {SLOT(zero_nonfinite_rows), kRows},
     {SLOT(general_tile_positives), kRows},
     {SLOT(general_tile_scores), kPairs, 0, kPairs},

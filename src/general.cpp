@@ -84,7 +84,7 @@ void GeneralTileEngine<E>::reserve(Arena& arena, int64_t workers) {
     const int64_t cells = t.chunks * t.block * t.score_stride, hard = problem.prefix_count * batch * problem.terms.hard;
     if (problem.sampled) {
         pairs_.reserve(arena, workers, false);
-        counting_.counts = arena.take<T>(cells);
+        t.counts = arena.take<T>(cells);
     }
     t.queries = arena.take<RowEnd>(batch);
     if (both) t.documents = arena.take<RowEnd>(documents);
@@ -135,7 +135,7 @@ bool GeneralTileEngine<E>::walk(Parallel& parallel, bool small, bool sums, bool 
             return for_each_block(parallel, block.count(), kBlockRowsPerTask, small,
                                   [&](Range range, int64_t worker) { body(range, scratch_ + worker * scratch_size_); });
         };
-        if (t.counts && !rows([&](Range range, T*) { kernels_.tile_counts(counting_, first, range); })) return false;
+        if (t.counts && !rows([&](Range range, T*) { kernels_.general_tile_counts(t, first, range); })) return false;
         if (!chunks([&](int64_t chunk, T* scratch) { kernels_.general_tile_scores(t, block, chunk, sums, scratch); }))
             return false;
         if (sums && !rows([&](Range range, T* scratch) { kernels_.general_close_queries(t, first, range, scratch); }))
@@ -170,12 +170,7 @@ bool GeneralTileEngine<E>::run(Parallel& parallel, const Kernels& kernels, Total
     t.candidates.positives = problem.positives;
     if (problem.sampled) {
         if (!pairs_.build(parallel, kernels, small)) return false;
-        counting_.block = t.block;
-        counting_.chunk = t.chunk;
-        counting_.chunks = t.chunks;
-        counting_.score_stride = t.score_stride;
-        counting_.candidates = t.candidates = pairs_.candidates();
-        t.counts = counting_.counts;
+        t.candidates = pairs_.candidates();
     }
     for (int64_t k = 0; k < problem.prefix_count; ++k) {
         const Prefix<E>& prefix = problem.prefixes[k];

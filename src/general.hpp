@@ -54,7 +54,6 @@ private:
     const KernelTable<E>& kernels_;
     GeneralTiles<E> work_;
     GeneralTilePrefix<E> tiles_[kMostPrefixes];
-    Tiles<E> counting_;  // as tile_counts() wants it
     int64_t scratch_size_ = 0;
     T* scratch_ = nullptr;
 };

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Tiles: the complete graph of queries and documents, walked in tiles and never stored: for all documents as
-// candidates, and for samples so dense that this is cheaper than to gather them. Blocks of queries one
-// after another; inside a block, tasks that own chunks of documents. So each document's gradient is added up by one
-// task in the order of the blocks, and nothing depends on the number of threads.
+// candidates, and for samples so dense that this is cheaper than to gather them. Blocks of queries in waves of as many
+// as there are threads: first tasks that own strips of queries, from the scores to the queries' gradient, then tasks
+// that own chunks of documents. So each document's gradient is added up by one task in the order of the blocks, and
+// nothing depends on the number of threads.
 #ifndef NEGCOS_TILES_HPP
 #define NEGCOS_TILES_HPP
 
@@ -15,8 +16,8 @@
 namespace negcos {
 
 // Queries per block: their scores against one chunk, and the rows of both, stay in a second-level cache. Documents per
-// chunk: enough chunks for all threads in a batch of a few hundred. Both are multiples of every register tile. Fixed,
-// since they decide the order of sums.
+// chunk: enough chunks for all threads in a batch of a few hundred. Both are multiples of every tile of the products.
+// Fixed, since they decide the order of sums.
 inline constexpr int64_t kTileBlock = 192, kTileChunk = 192;
 
 // Rows per task where a task's work is no more than reading and writing them.
@@ -41,6 +42,7 @@ private:
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
     Tiles<E> tiles_;
+    int64_t wave_ = 0;  // blocks of queries at a time
     int64_t scratch_size_ = 0;
     T* scratch_ = nullptr;
 };

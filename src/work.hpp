@@ -217,30 +217,49 @@ struct BatchSoftmax {
     Outputs<E> outputs;
 };
 
+// Strips of queries that are one task.
+inline constexpr int64_t kStripsPerTask = 4;
+
 // The plain softmax in tiles: every query against every document, a block of queries at a time against chunks of
-// documents. All documents are candidates once each, or, with `counts`, as often as they were sampled.
+// documents; as many blocks together as there are threads, a wave. All documents are candidates once each, or, with
+// `counts`, as often as they were sampled. Operands are packed as kernel/product.hpp has it: a strip is kVirtualLanes
+// queries, and blocks are whole strips.
 template <class E>
 struct Tiles {
     using T = Working<E>;
     Rows<E> queries, documents;
-    int64_t dim = 0, width = 0, stride = 0;  // width = dim padded to lanes; rows here are `stride` apart
-    int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
+    int64_t dim = 0, width = 0;  // width = dim padded to lanes
+    int64_t block = 0, chunk = 0, chunks = 0;
+    int64_t strip_stride = 0;  // from the scores of one strip to those of the next
     LossTerms<T> terms;
     bool gradients = false;
-    T* query_units = nullptr;     // B x stride: rows over their norms
-    T* document_units = nullptr;  // M x stride
-    T* panels = nullptr;          // the documents in groups of kVirtualLanes: group, column, document
-    T* scores = nullptr;          // chunks x block x score_stride: similarities, then exp relative to chunk_top
-    T* counts = nullptr;          // as `scores`: how often the document is a negative; nullptr = once each
-    Candidates candidates;        // what is counted
-    T* positives = nullptr;       // B: similarity of each query and its positive
-    T* chunk_top = nullptr;       // block x chunks: the largest signed similarity of the negatives
-    Sums* chunk_sums = nullptr;   // block x chunks, relative to chunk_top
-    T* chunk_share = nullptr;     // block x chunks: exp(chunk_top - top) * row_weight / total
-    T* positive_slope = nullptr;  // block
-    T* partial = nullptr;         // chunks x block x stride: the queries' gradient by chunk
-    T* document_sums = nullptr;   // M x stride: the documents' gradient so far
+    T* query_units = nullptr;      // B x width, whole strips: rows over their norms
+    T* query_strips = nullptr;     // the same as strips
+    T* document_panels = nullptr;  // M x dim: chunk, kChainColumns columns, panel of documents, column, document
+    T* column_panels = nullptr;    // M x dim: chunk, panel of columns, document, column
+    T* positives = nullptr;        // B, whole strips: similarity of each query and its positive
+    Candidates candidates;         // what is counted
+    // Of the blocks of a wave:
+    T* scores = nullptr;           // chunk, strip, document, query: similarities, then exps; 0 where no query is
+    T* counts = nullptr;           // as `scores`: how often the document is a negative; nullptr = once each
+    T* shifts = nullptr;           // chunk, query: what exps are relative to
+    T* shares = nullptr;           // query: slopes of negatives are their exps, relative to the last shift, times this
+    T* positive_slopes = nullptr;  // query
+    T* shared_units = nullptr;     // columns of a vector, query, column: units times shares
+    T* query_sums = nullptr;       // strip, column, query: the queries' gradient so far
+    Totals* totals = nullptr;      // strip
+    T* document_sums = nullptr;    // M x width: chunk, columns of a vector, document, column
     Outputs<E> outputs;
+
+    NEGCOS_INLINE int64_t strips() const { return block / kVirtualLanes<T>; }  // in a block
+    NEGCOS_INLINE int64_t documents_in(int64_t of_chunk) const {
+        const int64_t left = documents.count - of_chunk * chunk;
+        return left < chunk ? left : chunk;
+    }
+    // Of the block in a place of the wave, or an array of that shape: a strip's part in a chunk.
+    NEGCOS_INLINE T* strip_of(T* array, int64_t place, int64_t of_chunk, int64_t strip) const {
+        return array + ((place * chunks + of_chunk) * strips() + strip) * strip_stride;
+    }
 };
 
 // What the gradients need of an edge: for each prefix its slope in the gradient of that prefix's columns, then, if
@@ -317,7 +336,7 @@ struct GeneralTiles {
     Candidates candidates;
     LossTerms<T> terms;
     bool both = false;
-    const T* counts = nullptr;                               // as scores: how often the document is a negative
+    T* counts = nullptr;                                     // as scores: how often the document is a negative
     T *hard_similarities = nullptr, *hard_slopes = nullptr;  // prefixes x B x hard; B x hard records
     RowEnd *queries = nullptr, *documents = nullptr;         // B; M for both directions
     Outputs<E> outputs;

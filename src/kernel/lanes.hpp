@@ -13,14 +13,20 @@
 
 // What an instruction set has to give: kernel/register/<isa>.hpp, chosen by the build. Elements: register_load,
 // register_store and, where the machine masks, register_load_first and register_store_first. Numbers: multiply_add,
-// divide, select_less, select_less_equal, zero_where_less, larger, to_bits, from_bits, multiply_low_halves. The end of
-// the folds: quad, sum_quads, largest. And the shape of a tile: kTileRows, kTileVectors.
+// add_product, divide, select_less, select_less_equal, zero_where_less, larger, to_bits, from_bits,
+// multiply_low_halves. The end of the folds: quad, sum_quads, largest. And the shape of a tile: kTileRows,
+// kTileVectors.
 #include NEGCOS_KERNEL_REGISTER
 
 #include "element.hpp"
 #include "kernel/half.hpp"
 
 namespace {
+
+template <auto kValue>
+struct Constant {
+    static constexpr auto value = kValue;
+};
 
 template <class T>
 inline constexpr int kLanes = 64 / static_cast<int>(sizeof(T));
@@ -125,6 +131,11 @@ Lanes<T> multiply_add(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& c) {
     NEGCOS_EACH_PART(T) r.part[p] = multiply_add(a.part[p], b.part[p], c.part[p]);
     return r;
 }
+// sum += a * b.
+template <class T>
+[[gnu::always_inline]] inline void add_product(Lanes<T>& sum, const Lanes<T>& a, const Lanes<T>& b) {
+    NEGCOS_EACH_PART(T) add_product(sum.part[p], a.part[p], b.part[p]);
+}
 template <class T>
 Lanes<T> select_less(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& yes, const Lanes<T>& no) {
     Lanes<T> r;
@@ -172,6 +183,13 @@ template <class T>
 Lanes<T> lane_indices() {
     alignas(64) static constexpr T kIndices[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     return load(kIndices);
+}
+
+// A square of kLanes x kLanes: rows of `from` become columns of `to`.
+template <class T>
+void transpose(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
+    for (int r = 0; r < kLanes<T>; ++r)
+        for (int l = 0; l < kLanes<T>; ++l) to[r * to_stride + l] = from[l * from_stride + r];
 }
 
 // ---- Across lanes: the tree 16 -> 8 -> 4 -> 2 -> 1, lane l with lane l + half. Here as far as a single register,

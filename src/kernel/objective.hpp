@@ -35,11 +35,6 @@ inline constexpr T kNan = static_cast<T>(__builtin_nanf(""));
 template <class T>
 inline constexpr double kLargestNumber = sizeof(T) == 4 ? static_cast<double>(__FLT_MAX__) : __DBL_MAX__;
 
-template <auto kValue>
-struct Constant {
-    static constexpr auto value = kValue;
-};
-
 // ---- One number at a time, by the same arithmetic as lanes
 
 inline float multiply_add_one(float a, float b, float c) {
@@ -234,6 +229,126 @@ private:
           sign(f < 0 ? T(-1) : T(1)),
           size(f == 0 ? T(0x1p-60) : static_cast<T>(f < 0 ? -f : f)),
           exact_size(f == 0 ? 0x1p-60 : (f < 0 ? -f : f)) {}
+};
+
+// The same for a strip of queries, a lane each, whose candidates come part by part and chunk by chunk. What exp is
+// relative to, the shift, is not the largest signed similarity but follows it: it starts at the positive's and rises
+// only where a logit is more than kMostAbove above it, so that hardly any part has to be scaled again.
+template <class T>
+class PlainStrip {
+public:
+    // positives: the similarities of kLanes queries; rows: of how many queries the strip is.
+    void start(const PlainSoftmax<T>& softmax, const T* positives, int64_t rows) {
+        *this = PlainStrip();
+        positives_ = positives;
+        rows_ = rows;
+        const Lanes<T> a = load(positives) * broadcast(softmax.sign);
+        // Where it is not finite, below whatever comes.
+        const Lanes<T> least = broadcast(static_cast<T>(-kLargestNumber<T>));
+        store(static_cast<T*>(shift), select_less_equal(a - a, broadcast(T(0)), a, least));
+    }
+
+    void begin_chunk() {
+        moved = false;
+        store(static_cast<T*>(chunk_sum_), broadcast(T(0)));
+        store(static_cast<T*>(chunk_moment_), broadcast(T(0)));
+    }
+    void end_chunk() {
+        for (int l = 0; l < kLanes<T>; ++l) sum[l] += static_cast<double>(chunk_sum_[l]);
+        for (int l = 0; l < kLanes<T>; ++l) moment[l] += static_cast<double>(chunk_moment_[l]);
+    }
+
+    // Similarities of candidates [from, from + n) of the chunk, [candidate][query], become exps in place: 0 where they
+    // are absent. counts: how often each counts.
+    template <bool kCounted>
+    void add(const PlainSoftmax<T>& softmax, T* chunk, int64_t from, int64_t n, const T* counts) {
+        T* const part = chunk + from * kLanes<T>;
+        const int64_t size = n * kLanes<T>;
+        follow(softmax, chunk, part, size);
+        const Lanes<T> one = broadcast(T(1)), factors = broadcast(softmax.factor);
+        const Lanes<T> signed_size = broadcast(softmax.sign * softmax.size);
+        const Lanes<T> similarity_shift = load(static_cast<const T*>(shift)) * broadcast(softmax.sign);
+        const Lanes<T> threshold = factors * load(positives_);
+        Lanes<T> total = broadcast(T(0)), chunk_moment = total, beats = total;
+        for (int64_t k = 0; k < size; k += kLanes<T>) {
+            const Lanes<T> s = load(static_cast<const T*>(part) + k);
+            Lanes<T> held;
+            Lanes<T> e = exp_nonpositive((s - similarity_shift) * signed_size, held);
+            Lanes<T> outranks = one;
+            if constexpr (kCounted) {
+                outranks = load(counts + from * kLanes<T> + k);
+                e = e * outranks;
+            }
+            beats = beats + zero_where_less(s * factors, threshold, outranks);
+            store(part + k, e);
+            total = total + e;
+            chunk_moment = multiply_add(e, held, chunk_moment);
+        }
+        store(static_cast<T*>(chunk_sum_), load(static_cast<const T*>(chunk_sum_)) + total);
+        store(static_cast<T*>(chunk_moment_), load(static_cast<const T*>(chunk_moment_)) + chunk_moment);
+        alignas(64) T lanes[kLanes<T>];
+        store(static_cast<T*>(lanes), beats);
+        for (int l = 0; l < kLanes<T>; ++l) rank[l] += static_cast<double>(lanes[l]);
+        // Products of these with NaN in a document would spread to the others.
+        for (int64_t l = rows_; l < kLanes<T>; ++l)
+            for (int64_t k = l; k < size; k += kLanes<T>) part[k] = 0;
+    }
+
+    // As of PlainSoftmax::sum(), relative to the shift.
+    Sums sums(const PlainSoftmax<T>& softmax, int l) const {
+        Sums s;
+        s.sum = sum[l];
+        s.moment = moment[l] / softmax.exact_size;
+        s.rank = rank[l];
+        return s;
+    }
+
+    alignas(64) T shift[kLanes<T>] = {};   // a signed similarity
+    alignas(64) T factor[kLanes<T>] = {};  // of exps before this chunk, if the shift has moved in it
+    alignas(64) double sum[kLanes<T>] = {}, moment[kLanes<T>] = {}, rank[kLanes<T>] = {};
+    bool moved = false;  // in this chunk
+
+private:
+    static constexpr T kMostAbove = 20;
+
+    // The shift of a part to come; what was summed before is scaled where it rises.
+    void follow(const PlainSoftmax<T>& softmax, T* chunk, T* part, int64_t size) {
+        const Lanes<T> sign = broadcast(softmax.sign), sizes = broadcast(softmax.size), one = broadcast(T(1));
+        Lanes<T> top = broadcast(kAbsent<T>), odd = top;
+        int64_t k = 0;
+        for (; k + 2 * kLanes<T> <= size; k += 2 * kLanes<T>) {
+            top = larger(top, load(static_cast<const T*>(part) + k) * sign);
+            odd = larger(odd, load(static_cast<const T*>(part) + k + kLanes<T>) * sign);
+        }
+        if (k < size) top = larger(top, load(static_cast<const T*>(part) + k) * sign);
+        top = larger(top, odd);
+        const Lanes<T> before = load(static_cast<const T*>(shift)), most = broadcast(kMostAbove);
+        const Lanes<T> above = (top - before) * sizes;
+        if (!(largest(select_less(most, above, one, broadcast(T(0)))) > 0)) return;
+        const Lanes<T> now = select_less(most, above, top, before);
+        Lanes<T> back;
+        const Lanes<T> scale = exp_nonpositive((before - now) * sizes, back);
+        store(static_cast<T*>(shift), now);
+        store(static_cast<T*>(factor), moved ? load(static_cast<const T*>(factor)) * scale : scale);
+        moved = true;
+        for (T* x = chunk; x < part; x += kLanes<T>) store(x, load(static_cast<const T*>(x)) * scale);
+        const Lanes<T> chunk_sum = load(static_cast<const T*>(chunk_sum_));
+        store(static_cast<T*>(chunk_moment_),
+              scale * multiply_add(chunk_sum, back, load(static_cast<const T*>(chunk_moment_))));
+        store(static_cast<T*>(chunk_sum_), chunk_sum * scale);
+        alignas(64) T by[kLanes<T>], scales[kLanes<T>];
+        store(static_cast<T*>(by), back);
+        store(static_cast<T*>(scales), scale);
+        for (int l = 0; l < kLanes<T>; ++l) {
+            if (sum[l] == 0) continue;
+            moment[l] = static_cast<double>(scales[l]) * (moment[l] + sum[l] * static_cast<double>(by[l]));
+            sum[l] *= static_cast<double>(scales[l]);
+        }
+    }
+
+    const T* positives_ = nullptr;
+    int64_t rows_ = 0;
+    alignas(64) T chunk_sum_[kLanes<T>] = {}, chunk_moment_[kLanes<T>] = {};
 };
 
 // ---- The general loss -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #define NEGCOS_KERNEL_TILE_GENERAL_HPP
 
 #include "kernel/gather_general.hpp"
+#include "kernel/strided_product.hpp"
 #include "kernel/tile.hpp"
 
 namespace {
@@ -23,6 +24,25 @@ template <class E>
 int64_t documents_in(const GeneralTiles<E>& t, int64_t chunk) {
     const int64_t left = t.document_count() - chunk * t.chunk;
     return left < t.chunk ? left : t.chunk;
+}
+
+// How often each document is a negative of queries of a block.
+template <class E>
+void general_tile_counts(const GeneralTiles<E>& t, int64_t first, Range range) noexcept {
+    using T = Working<E>;
+    const uint32_t chunk = static_cast<uint32_t>(t.chunk);
+    for (int64_t r = range.begin; r < range.end; ++r) {
+        T* row = t.counts + r * t.score_stride;
+        for (int64_t c = 0; c < t.chunks; ++c)
+            memset(row + c * t.block * t.score_stride, 0, sizeof(T) * static_cast<size_t>(t.chunk));
+        const int32_t* negatives = t.candidates.negatives + (first + r) * t.candidates.row_stride;
+        for (int64_t k = 0; k < t.candidates.rounds; ++k) {
+            const int32_t j = negatives[k * t.candidates.round_stride];
+            if (j < 0) continue;
+            const uint32_t document = static_cast<uint32_t>(j);
+            row[document / chunk * t.block * t.score_stride + document % chunk] += 1;
+        }
+    }
 }
 
 template <class E>
@@ -559,13 +579,13 @@ void general_tile_slopes(const GeneralTiles<E>& t, Range block, int64_t chunk, W
         }
         const int64_t vectors = tile.width / kLanes<T>;
         if (t.outputs.grad_queries.data)
-            multiply<Left::kStepsTogether>(Product<T>{
+            multiply<Left::kStepsTogether>(StridedProduct<T>{
                 panel, t.score_stride, tile.document_units + begin * tile.stride, kLanes<T>, tile.stride,
                 tile.partial + chunk * t.block * tile.stride, tile.stride, kLanes<T>, count, vectors, n, false});
         if (t.outputs.grad_documents.data)
-            multiply<Left::kRowsTogether>(Product<T>{panel, t.score_stride, tile.query_units + first * tile.stride,
-                                                     kLanes<T>, tile.stride, tile.gradient_sums + begin * tile.stride,
-                                                     tile.stride, kLanes<T>, n, vectors, count, first > 0});
+            multiply<Left::kRowsTogether>(StridedProduct<T>{
+                panel, t.score_stride, tile.query_units + first * tile.stride, kLanes<T>, tile.stride,
+                tile.gradient_sums + begin * tile.stride, tile.stride, kLanes<T>, n, vectors, count, first > 0});
     }
 }
 

@@ -52,6 +52,19 @@ inline void register_store_first(double* p, const Register<double>& x, int n) {
     _mm256_maskstore_pd(p, first_mask(n, 2), x);
 }
 
+// In place: compilers take forms of the instruction that move the sums about, and run out of registers.
+[[gnu::always_inline]] inline void add_product(Register<float>& sum, const Register<float>& a,
+                                               const Register<float>& b) {
+    __m256 s = sum;
+    asm("vfmadd231ps %2, %1, %0" : "+v"(s) : "v"(static_cast<__m256>(a)), "v"(static_cast<__m256>(b)));
+    sum = Register<float>(s);
+}
+[[gnu::always_inline]] inline void add_product(Register<double>& sum, const Register<double>& a,
+                                               const Register<double>& b) {
+    __m256d s = sum;
+    asm("vfmadd231pd %2, %1, %0" : "+v"(s) : "v"(static_cast<__m256d>(a)), "v"(static_cast<__m256d>(b)));
+    sum = Register<double>(s);
+}
 inline Register<float> larger(const Register<float>& a, const Register<float>& b) {
     return Register<float>(_mm256_max_ps(b, a));
 }

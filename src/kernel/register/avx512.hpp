@@ -64,6 +64,19 @@ inline Register<float> multiply_add(const Register<float>& a, const Register<flo
 inline Register<double> multiply_add(const Register<double>& a, const Register<double>& b, const Register<double>& c) {
     return Register<double>(_mm512_fmadd_pd(a, b, c));
 }
+// In place: compilers take forms of the instruction that move the sums about, and run out of registers.
+[[gnu::always_inline]] inline void add_product(Register<float>& sum, const Register<float>& a,
+                                               const Register<float>& b) {
+    __m512 s = sum;
+    asm("vfmadd231ps %2, %1, %0" : "+v"(s) : "v"(static_cast<__m512>(a)), "v"(static_cast<__m512>(b)));
+    sum = Register<float>(s);
+}
+[[gnu::always_inline]] inline void add_product(Register<double>& sum, const Register<double>& a,
+                                               const Register<double>& b) {
+    __m512d s = sum;
+    asm("vfmadd231pd %2, %1, %0" : "+v"(s) : "v"(static_cast<__m512d>(a)), "v"(static_cast<__m512d>(b)));
+    sum = Register<double>(s);
+}
 inline Register<float> larger(const Register<float>& a, const Register<float>& b) {
     return Register<float>(_mm512_max_ps(b, a));
 }

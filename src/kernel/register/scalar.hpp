@@ -45,6 +45,10 @@ inline double multiply_add(double a, double b, double c) {
     return fma(a, b, c);
 }
 template <class T>
+void add_product(T& sum, T a, T b) {
+    sum = multiply_add(a, b, sum);
+}
+template <class T>
 T divide(T a, T b) {
     return a / b;
 }

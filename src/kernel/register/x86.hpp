@@ -6,6 +6,7 @@
 #define NEGCOS_KERNEL_REGISTER_X86_HPP
 
 #include <immintrin.h>
+#include <stdint.h>
 
 namespace {
 
@@ -37,6 +38,35 @@ inline QuadFloat quad(__m256 x) {
 }
 inline QuadDouble quad(__m256d x) {
     return {_mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1))};
+}
+
+// A square of 16 x 16, of which each quarter of 8 x 8 takes three shuffles a row.
+inline void transpose_quarter(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+    __m256 r[8], u[8];
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) r[k] = _mm256_loadu_ps(from + k * from_stride);
+#pragma GCC unroll 4
+    for (int k = 0; k < 8; k += 2) {
+        u[k] = _mm256_unpacklo_ps(r[k], r[k + 1]);
+        u[k + 1] = _mm256_unpackhi_ps(r[k], r[k + 1]);
+    }
+#pragma GCC unroll 2
+    for (int k = 0; k < 8; k += 4) {
+        r[k] = _mm256_shuffle_ps(u[k], u[k + 2], 0x44);
+        r[k + 1] = _mm256_shuffle_ps(u[k], u[k + 2], 0xEE);
+        r[k + 2] = _mm256_shuffle_ps(u[k + 1], u[k + 3], 0x44);
+        r[k + 3] = _mm256_shuffle_ps(u[k + 1], u[k + 3], 0xEE);
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+        _mm256_storeu_ps(to + k * to_stride, _mm256_permute2f128_ps(r[k], r[k + 4], 0x20));
+        _mm256_storeu_ps(to + (k + 4) * to_stride, _mm256_permute2f128_ps(r[k], r[k + 4], 0x31));
+    }
+}
+inline void transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+    for (int r = 0; r < 16; r += 8)
+        for (int l = 0; l < 16; l += 8)
+            transpose_quarter(from + l * from_stride + r, from_stride, to + r * to_stride + l, to_stride);
 }
 
 // x86's max(b, a) is a < b ? b : a, NaN and zeros included: larger() exactly.

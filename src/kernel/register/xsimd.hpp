@@ -23,6 +23,11 @@ xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& a, const xsimd::
     return xsimd::fma(a, b, c);
 }
 template <class T, class Arch>
+[[gnu::always_inline]] inline void add_product(xsimd::batch<T, Arch>& sum, const xsimd::batch<T, Arch>& a,
+                                               const xsimd::batch<T, Arch>& b) {
+    sum = multiply_add(a, b, sum);
+}
+template <class T, class Arch>
 xsimd::batch<T, Arch> divide(const xsimd::batch<T, Arch>& a, const xsimd::batch<T, Arch>& b) {
     return a / b;
 }

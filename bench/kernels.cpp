@@ -77,10 +77,11 @@ public:
         memory_.resize(count.used());
         Arena arena(memory_.data());
         lay_out(arena);
-        for (T** panels : {&tiles_.document_panels, &tiles_.column_panels}) {
-            panels_.emplace_back(static_cast<std::size_t>(kRows * dim_));
-            *panels = panels_.back().data();
-        }
+        for (negcos::TilePrefix<E>* tile : {&plain_tile_, general_prefixes_, general_prefixes_ + 1})
+            for (T** panels : {&tile->document_panels, &tile->column_panels}) {
+                panels_.emplace_back(static_cast<std::size_t>(kRows * dim_));
+                *panels = panels_.back().data();
+            }
         fill();
         pairs_.build(serial_, kernels_, true);
         describe_plain();
@@ -109,23 +110,24 @@ public:
             table_.batch_softmax({kRows, gather_.positives, plain_.terms, batch_slopes_, batch_exps_, plain_.outputs});
     }
 
-    void tile_scratch() { take_scratch(table_.tile_scratch(tiles_.width, kRows)); }
+    void tile_scratch() { take_scratch(table_.tile_scratch(tiles_)); }
     void tile_pack_documents() { table_.tile_pack_documents(tiles_, 0, scratch_.data()); }
     void tile_pack_queries() { table_.tile_pack_queries(tiles_, {0, tiles_.strips()}, scratch_.data()); }
     void tile_queries_counted() {
         negcos::Tiles<E> tiles = tiles_;
         tiles.candidates = pairs_.candidates();
         tiles.counts = counts_;
-        queries_of(tiles);
+        queries_of(tiles, {});
     }
     void tile_queries_forward() {
         negcos::Tiles<E> tiles = tiles_;
         tiles.outputs.grad_queries = tiles.outputs.grad_documents = {};
-        queries_of(tiles);
+        queries_of(tiles, {});
     }
-    void tile_queries() { queries_of(tiles_); }
+    void tile_queries() { queries_of(tiles_, {}); }
     void tile_documents() { table_.tile_documents(tiles_, 0, 1, 0, scratch_.data()); }
     void tile_finish_documents() { table_.tile_finish_documents(tiles_, 0, scratch_.data()); }
+    void tile_totals() { *totals_ = table_.tile_totals(tiles_); }
 
     void general_norms() {
         *norm_counts_ = {};
@@ -142,46 +144,23 @@ public:
                              kAll, scratch_.data());
     }
 
-    void general_tile_scratch() {
-        take_scratch(table_.general_tile_scratch(general_.prefixes, general_.prefix_count, kRows, 1, kHard));
+    void general_tile_scratch() { take_scratch(table_.tile_scratch(general_tiles_)); }
+    void general_tile_pack() {
+        table_.tile_pack_documents(general_tiles_, 0, scratch_.data());
+        table_.tile_pack_queries(general_tiles_, {0, general_tiles_.strips()}, scratch_.data());
     }
-    void tile_pack() {
-        const negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[0];
-        table_.tile_pack(general_.documents(), general_.prefixes[0].dim, tile.document_units, tile.panels, kAll);
-    }
-    void general_tile_counts() {
-        negcos::GeneralTiles<E> tiles = general_tiles_;
-        tiles.candidates = pairs_.candidates();
-        tiles.counts = general_counts_;
-        table_.general_tile_counts(tiles, 0, kAll);
-    }
-    void general_pack() {
-        for (int64_t p = 0; p < general_.prefix_count; ++p) {
-            const negcos::Prefix<E>& prefix = general_.prefixes[p];
-            const negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[p];
-            table_.tile_pack(prefix.documents, prefix.dim, tile.document_units, tile.panels, kAll);
-            table_.tile_pack(prefix.queries, prefix.dim, tile.query_units, nullptr, kAll);
-        }
-        // In the units alone, so that what comes after is of numbers.
-        tile_prefixes_[0].document_units[5 * tile_prefixes_[0].stride + 1] = std::numeric_limits<T>::infinity();
-    }
-    void zero_nonfinite_rows() {
-        const negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[0];
-        table_.zero_nonfinite_rows(tile.document_units, tile.stride, tile.width, nonfinite_documents_, kAll);
-    }
-    void general_tile_positives() { table_.general_tile_positives(general_tiles_, kAll, scratch_.data()); }
-    void general_tile_scores() { table_.general_tile_scores(general_tiles_, kAll, 0, true, scratch_.data()); }
-    void general_close_queries() { table_.general_close_queries(general_tiles_, 0, kAll, scratch_.data()); }
-    void general_close_documents() { table_.general_close_documents(general_tiles_, kAll); }
-    void general_tile_slopes() { table_.general_tile_slopes(general_tiles_, kAll, 0, scratch_.data()); }
-    void general_finish_queries() { table_.general_finish_queries(general_tiles_, 0, kAll, scratch_.data()); }
-    void general_finish_documents() { table_.general_finish_documents(general_tiles_, kAll, scratch_.data()); }
-    void general_totals() { *totals_ = table_.general_totals(general_tiles_); }
+    void general_tile_sums() { queries_of(general_tiles_, {.sums = true, .slopes = false}); }
+    void tile_columns() { table_.tile_columns(general_tiles_, 0, 1, 0); }
+    void tile_close_documents() { table_.tile_close_documents(general_tiles_, kAll); }
+    void general_tile_slopes() { queries_of(general_tiles_, {.sums = false, .slopes = true}); }
+    void general_tile_documents() { table_.tile_documents(general_tiles_, 0, 1, 0, scratch_.data()); }
+    void general_tile_finish() { table_.tile_finish_documents(general_tiles_, 0, scratch_.data()); }
+    void general_tile_totals() { *totals_ = table_.tile_totals(general_tiles_); }
 
 private:
-    void queries_of(const negcos::Tiles<E>& tiles) {
+    void queries_of(const negcos::Tiles<E>& tiles, negcos::TilePass pass) {
         for (int64_t strip = 0; strip < tiles.strips(); strip += negcos::kStripsPerTask)
-            table_.tile_queries(tiles, 0, 0, {strip, std::min(strip + negcos::kStripsPerTask, tiles.strips())},
+            table_.tile_queries(tiles, pass, 0, 0, {strip, std::min(strip + negcos::kStripsPerTask, tiles.strips())},
                                 scratch_.data());
     }
 
@@ -223,14 +202,9 @@ private:
         take(gather_.positives, kRows);
         for (T** array : {&batch_slopes_, &batch_exps_}) take(*array, kRows);
 
-        tiles_.width = negcos::pad_lanes<T>(dim_);
-        tiles_.strip_stride = (kRows | 1) * kLine;
-        for (T** units : {&tiles_.query_units, &tiles_.query_strips, &tiles_.shared_units, &tiles_.query_sums,
-                          &tiles_.document_sums})
-            take(*units, kRows * tiles_.width);
-        for (T** cells : {&tiles_.scores, &counts_}) take(*cells, kRows / kLine * tiles_.strip_stride);
-        for (T** array : {&tiles_.positives, &tiles_.shifts, &tiles_.shares, &tiles_.positive_slopes})
-            take(*array, kRows);
+        lay_out_tiles(arena, tiles_, plain_, &plain_tile_);
+        lay_out_tiles(arena, general_tiles_, general_, general_prefixes_);
+        take(counts_, kRows / kLine * tiles_.strip_stride);
         take(tiles_.totals, kRows / kLine);
 
         const int64_t record = negcos::edge_record(general_.prefix_count);
@@ -239,22 +213,35 @@ private:
         take(general_tiles_.hard_similarities, general_.prefix_count * kHardEdges);
         take(general_tiles_.hard_slopes, kHardEdges * record);
         for (negcos::RowEnd** ends : {&general_tiles_.queries, &general_tiles_.documents}) take(*ends, kRows);
-        take(nonfinite_documents_, kRows);
-        take(general_counts_, kRows * negcos::odd_lines<T>(kRows));
-        for (int64_t p = 0; p < general_.prefix_count; ++p) {
-            negcos::GeneralTilePrefix<E>& tile = tile_prefixes_[p];
-            tile.width = negcos::pad_lanes<T>(general_.prefixes[p].dim);
-            tile.stride = negcos::odd_lines<T>(general_.prefixes[p].dim);
-            for (T** units : {&tile.query_units, &tile.document_units, &tile.partial, &tile.gradient_sums})
-                take(*units, kRows * tile.stride);
-            take(tile.panels, kRows * tile.width);
-            take(tile.scores, kRows * negcos::odd_lines<T>(kRows));
-            for (T** array : {&tile.positives, &tile.nonfinite, &tile.query_top, &tile.query_share, &tile.query_smooth,
-                              &tile.document_top, &tile.document_share, &tile.document_smooth, &tile.positive_slope,
-                              &tile.chunk_top})
-                take(*array, kRows);
-            for (negcos::Sums** sums : {&tile.document_sums, &tile.chunk_sums}) take(*sums, kRows);
-            for (double** moments : {&tile.chunk_moment, &tile.document_moment}) take(*moments, kRows);
+    }
+
+    void lay_out_tiles(Arena& arena, negcos::Tiles<E>& tiles, const negcos::Problem<E>& problem,
+                       negcos::TilePrefix<E>* prefixes) {
+        tiles.prefixes = problem.prefixes;
+        tiles.tiles = prefixes;
+        tiles.prefix_count = problem.prefix_count;
+        tiles.dim = dim_;
+        tiles.block = tiles.chunk = kRows;
+        tiles.chunks = 1;
+        tiles.strip_stride = (kRows | 1) * kLine;
+        tiles.general = problem.both;
+        tiles.both = problem.both;
+        tiles.shifts = arena.take<T>(kRows);
+        for (int64_t p = 0; p < problem.prefix_count; ++p) {
+            negcos::TilePrefix<E>& tile = prefixes[p];
+            tile.width = negcos::pad_lanes<T>(problem.prefixes[p].dim);
+            for (T** units :
+                 {&tile.query_units, &tile.query_strips, &tile.shared_units, &tile.query_sums, &tile.document_sums})
+                *units = arena.take<T>(kRows * tile.width);
+            tile.scores = arena.take<T>(kRows / kLine * tiles.strip_stride);
+            for (T** array :
+                 {&tile.positives, &tile.query_share, &tile.query_top, &tile.query_smooth, &tile.positive_slope,
+                  &tile.nonfinite, &tile.document_top, &tile.document_share, &tile.document_smooth})
+                *array = arena.take<T>(kRows);
+            tile.document_row = arena.take<negcos::Sums>(kRows);
+            if (!problem.both) continue;
+            tile.document_moment = arena.take<double>(kRows);
+            tile.column_parts = arena.take<T>(tiles.tasks() * negcos::kColumnFields * kRows);
         }
     }
 
@@ -289,17 +276,14 @@ private:
     void describe_plain() {
         plain_.terms.factor = 20;
         plain_.terms.row_weight = 1.0 / kRows;
-        gather_.queries = tiles_.queries = plain_.queries();
-        gather_.documents = tiles_.documents = plain_.documents();
-        gather_.dim = tiles_.dim = dim_;
+        gather_.queries = plain_.queries();
+        gather_.documents = plain_.documents();
+        gather_.dim = dim_;
         gather_.terms = tiles_.terms = plain_.terms;
         gather_.outputs.losses = plain_.outputs.losses;
         gather_.outputs.grad_queries = plain_.outputs.grad_queries;
         gather_.candidates = pairs_.candidates();
         gather_.candidates.complete = true;  // like drawn ones
-        tiles_.block = tiles_.chunk = kRows;
-        tiles_.chunks = 1;
-        tiles_.gradients = true;
         tiles_.outputs = plain_.outputs;
     }
 
@@ -316,19 +300,13 @@ private:
         terms.row_weight = 1.0 / kRows;
         terms.hard = kHard;
 
-        general_gather_.prefixes = general_tiles_.prefixes = general_.prefixes;
-        general_gather_.prefix_count = general_tiles_.prefix_count = general_.prefix_count;
-        general_gather_.dim = general_tiles_.dim = dim_;
+        general_gather_.prefixes = general_.prefixes;
+        general_gather_.prefix_count = general_.prefix_count;
+        general_gather_.dim = dim_;
         general_gather_.terms = general_tiles_.terms = terms;
         general_gather_.outputs = general_tiles_.outputs = general_.outputs;
         general_gather_.candidates = pairs_.candidates();
         general_gather_.incoming = pairs_.incoming();
-        general_tiles_.tiles = tile_prefixes_;
-
-        general_tiles_.block = general_tiles_.chunk = kRows;
-        general_tiles_.chunks = 1;
-        general_tiles_.score_stride = negcos::odd_lines<T>(kRows);
-        general_tiles_.both = general_.both;
     }
 
     // As much as was asked for, and a line that nobody may touch. The size is compared like all that kernels write.
@@ -358,15 +336,14 @@ private:
     E *queries_ = nullptr, *documents_ = nullptr, *hard_ = nullptr;
     int32_t *negatives_ = nullptr, *groups_ = nullptr, *group_documents_ = nullptr;
     int64_t* group_start_ = nullptr;
-    T *batch_slopes_ = nullptr, *batch_exps_ = nullptr, *counts_ = nullptr, *general_counts_ = nullptr,
-      *nonfinite_documents_ = nullptr;
+    T *batch_slopes_ = nullptr, *batch_exps_ = nullptr, *counts_ = nullptr;
     negcos::Pairs pairs_{kRows, kRows, nullptr};
     negcos::Problem<E> plain_, general_;
     negcos::GatherQueries<E> gather_;
     negcos::Tiles<E> tiles_;
     negcos::GeneralGather<E> general_gather_;
-    negcos::GeneralTiles<E> general_tiles_;
-    negcos::GeneralTilePrefix<E> tile_prefixes_[2];
+    negcos::Tiles<E> general_tiles_;
+    negcos::TilePrefix<E> plain_tile_, general_prefixes_[2];
 };
 
 // A step of the walks.
@@ -404,6 +381,7 @@ constexpr Step<E> kSteps[] = {
     {SLOT(tile_queries), kPairs, 0, 2 * kPairs, true},
     {SLOT(tile_documents), kPairs, 0, kPairs, true},
     {SLOT(tile_finish_documents), kRows},
+    {SLOT(tile_totals), kRows},
 
     {STEP(general_norms), kNoSlot},
     {SLOT(general_gather_scratch)},
@@ -411,19 +389,15 @@ constexpr Step<E> kSteps[] = {
     {SLOT(general_gather_documents), kEdges, kEdges, kEdges},
     {SLOT(hard_gradient), kHardEdges},
 
-    {SLOT(general_tile_scratch)},
-    {SLOT(tile_pack), kRows, kRows},
-    {STEP(general_pack), kNoSlot},
-    {SLOT(general_tile_counts), kDrawn},
-    {SLOT(zero_nonfinite_rows), kRows},
-    {SLOT(general_tile_positives), kRows},
-    {SLOT(general_tile_scores), kPairs, 0, kPairs},
-    {SLOT(general_close_queries), kRows},
-    {SLOT(general_close_documents), kRows},
-    {SLOT(general_tile_slopes), kPairs, 0, 2 * kPairs},
-    {SLOT(general_finish_queries), kRows},
-    {SLOT(general_finish_documents), kRows},
-    {SLOT(general_totals), kRows},
+    {STEP(general_tile_scratch), kNoSlot},
+    {STEP(general_tile_pack), kNoSlot, kRows, 3 * kRows},
+    {STEP(general_tile_sums), kNoSlot, kPairs, 0, kPairs},
+    {SLOT(tile_columns), kRows},
+    {SLOT(tile_close_documents), kRows},
+    {STEP(general_tile_slopes), kNoSlot, kPairs, 0, 2 * kPairs},
+    {STEP(general_tile_documents), kNoSlot, kPairs, 0, kPairs},
+    {STEP(general_tile_finish), kNoSlot, kRows},
+    {STEP(general_tile_totals), kNoSlot, kRows},
 };
 #undef STEP
 #undef SLOT

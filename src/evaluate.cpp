@@ -87,6 +87,7 @@ Problem<E> describe(const negcos_options& options, const negcos_batch& batch, co
     Problem<E> problem;
     problem.dim = batch.queries.cols;
     problem.sampled = plan.sampled;
+    problem.general = plan.general;
     problem.both = options.direction == NEGCOS_DIRECTION_BOTH;
     problem.positives = batch.positives;
     problem.terms = terms_of<Working<E>>(options, batch);
@@ -233,8 +234,7 @@ int32_t evaluate_planned(Context& context, const negcos_options& options, const 
         case Walk::batch_softmax:
             return evaluate_by<E, BatchSoftmaxEngine>(context, options, batch, result, plan);
         case Walk::tiles:
-            return plan.general ? evaluate_by<E, GeneralTileEngine>(context, options, batch, result, plan)
-                                : evaluate_by<E, TileEngine>(context, options, batch, result, plan);
+            return evaluate_by<E, TileEngine>(context, options, batch, result, plan);
         case Walk::gather:
             return plan.general ? evaluate_by<E, GeneralGatherEngine>(context, options, batch, result, plan)
                                 : evaluate_by<E, GatherEngine>(context, options, batch, result, plan);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Both walks for the general loss (is_general() in plan.hpp): masks, corrections and objectives between similarities
-// and gradients, hard negatives beside the documents, and nested prefixes.
+// The gather of the general loss (is_general() in plan.hpp): masks, corrections and objectives between similarities and
+// gradients, hard negatives beside the documents, and nested prefixes.
 #ifndef NEGCOS_GENERAL_HPP
 #define NEGCOS_GENERAL_HPP
 
@@ -12,7 +12,6 @@
 
 namespace negcos {
 
-// The gather: a sparse graph.
 template <class E>
 class GeneralGatherEngine {
     using T = Working<E>;
@@ -32,30 +31,6 @@ private:
     int64_t rows_per_task_ = 0, scratch_size_ = 0;
     T* scratch_ = nullptr;
     Totals* task_totals_ = nullptr;
-};
-
-// Tiles: the complete graph, or a dense sample of it.
-template <class E>
-class GeneralTileEngine {
-    using T = Working<E>;
-
-public:
-    GeneralTileEngine(const Problem<E>& problem, Pairs& pairs, const KernelTable<E>& kernels)
-        : problem_(problem), pairs_(pairs), kernels_(kernels) {}
-
-    void reserve(Arena& arena, int64_t workers);
-    bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
-
-private:
-    bool walk(Parallel& parallel, bool small, bool sums, bool gradients);
-
-    const Problem<E>& problem_;
-    Pairs& pairs_;
-    const KernelTable<E>& kernels_;
-    GeneralTiles<E> work_;
-    GeneralTilePrefix<E> tiles_[kMostPrefixes];
-    int64_t scratch_size_ = 0;
-    T* scratch_ = nullptr;
 };
 
 }  // namespace negcos

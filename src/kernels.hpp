@@ -22,34 +22,23 @@ struct KernelTable {
     Totals (*batch_softmax)(const BatchSoftmax<E>&) noexcept;
 
     // Strips are of the block of queries from `first` on, in a place of the wave; those to pack are of all queries.
-    // scratch: tile_scratch() elements.
+    // blocks: of the wave whose first query is `first`. scratch: tile_scratch() elements.
     void (*tile_pack_queries)(const Tiles<E>&, Range strips, T* scratch) noexcept;
     void (*tile_pack_documents)(const Tiles<E>&, int64_t chunk, T* scratch) noexcept;
-    void (*tile_queries)(const Tiles<E>&, int64_t place, int64_t first, Range strips, T* scratch) noexcept;
+    void (*tile_queries)(const Tiles<E>&, TilePass pass, int64_t place, int64_t first, Range strips,
+                         T* scratch) noexcept;
+    void (*tile_columns)(const Tiles<E>&, int64_t first, int64_t blocks, int64_t chunk) noexcept;
+    void (*tile_close_documents)(const Tiles<E>&, Range range) noexcept;
     void (*tile_documents)(const Tiles<E>&, int64_t first, int64_t blocks, int64_t chunk, T* scratch) noexcept;
     void (*tile_finish_documents)(const Tiles<E>&, int64_t chunk, T* scratch) noexcept;
-    int64_t (*tile_scratch)(int64_t width, int64_t block) noexcept;
+    Totals (*tile_totals)(const Tiles<E>&) noexcept;
+    int64_t (*tile_scratch)(const Tiles<E>&) noexcept;
 
-    // The general loss. Scratch of all of it: general_gather_scratch() elements, or general_tile_scratch().
+    // The general loss. Scratch of all of it: general_gather_scratch() elements.
     int64_t (*general_gather_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t dim, int64_t slots) noexcept;
     Totals (*general_gather_queries)(const GeneralGather<E>&, Range range, T* scratch) noexcept;
     void (*general_gather_documents)(const GeneralGather<E>&, Range range, T* scratch) noexcept;
     void (*hard_gradient)(const HardNegatives<E>&, Range range, T* scratch) noexcept;
-    // A block is of all queries; a range beside `first` counts from the block's first query.
-    void (*tile_pack)(const Rows<E>&, int64_t dim, T* units, T* panels, Range range) noexcept;
-    // Rows of units with NaN or Inf become 0, so that their products with the slopes of what is dropped are 0 too.
-    void (*zero_nonfinite_rows)(T* units, int64_t stride, int64_t width, T* nonfinite, Range range) noexcept;
-    void (*general_tile_counts)(const GeneralTiles<E>&, int64_t first, Range range) noexcept;
-    void (*general_tile_positives)(const GeneralTiles<E>&, Range range, T* scratch) noexcept;
-    void (*general_tile_scores)(const GeneralTiles<E>&, Range block, int64_t chunk, bool sums, T* scratch) noexcept;
-    void (*general_close_queries)(const GeneralTiles<E>&, int64_t first, Range range, T* scratch) noexcept;
-    void (*general_close_documents)(const GeneralTiles<E>&, Range range) noexcept;
-    void (*general_tile_slopes)(const GeneralTiles<E>&, Range block, int64_t chunk, T* scratch) noexcept;
-    void (*general_finish_queries)(const GeneralTiles<E>&, int64_t first, Range range, T* scratch) noexcept;
-    void (*general_finish_documents)(const GeneralTiles<E>&, Range range, T* scratch) noexcept;
-    Totals (*general_totals)(const GeneralTiles<E>&) noexcept;
-    int64_t (*general_tile_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t chunk, int64_t chunks,
-                                    int64_t hard) noexcept;
 };
 
 // Blocks of four words that one call of the generator makes.

@@ -17,6 +17,7 @@ struct Problem {
     Prefix<E> prefixes[kMostPrefixes];  // one of all columns where the caller names none
     int64_t prefix_count = 1;
     bool sampled = true;                 // candidates are drawn or given, not all documents
+    bool general = false;                // the arithmetic of the whole loss family
     bool both = false;                   // documents too have a softmax over the queries
     const int64_t* positives = nullptr;  // nullptr = row i
     LossTerms<Working<E>> terms;
@@ -27,6 +28,18 @@ struct Problem {
     const Rows<E>& documents() const { return prefixes[0].documents; }
     bool gradients() const { return outputs.grad_queries.data || outputs.grad_documents.data; }
 };
+
+// slopes: B x hard records.
+template <class E>
+HardNegatives<E> hard_negatives(const Problem<E>& problem, const Working<E>* slopes) {
+    return {problem.prefixes,
+            problem.prefix_count,
+            problem.dim,
+            problem.terms.hard,
+            problem.terms.factor,
+            slopes,
+            problem.outputs.grad_hard_negatives};
+}
 
 // visit(the caller's matrix, the walks' output) of every matrix that a call can be asked for.
 template <class E, class Visit>

@@ -20,11 +20,8 @@ namespace negcos {
 // Fixed, since they decide the order of sums.
 inline constexpr int64_t kTileBlock = 192, kTileChunk = 192;
 
-// Rows per task where a task's work is no more than reading and writing them.
-inline constexpr int64_t kRowsPerTask = 64;
-
-// The same where rows of a block are put together from its chunks.
-inline constexpr int64_t kBlockRowsPerTask = 8;
+// Documents per task where a task closes their columns.
+inline constexpr int64_t kColumnsPerTask = 64;
 
 template <class E>
 class TileEngine {
@@ -38,10 +35,13 @@ public:
     bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
 
 private:
+    bool walk(Parallel& parallel, bool small, TilePass pass);
+
     const Problem<E>& problem_;
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
     Tiles<E> tiles_;
+    TilePrefix<E> prefixes_[kMostPrefixes];
     int64_t wave_ = 0;  // blocks of queries at a time
     int64_t scratch_size_ = 0;
     T* scratch_ = nullptr;

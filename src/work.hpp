@@ -217,51 +217,6 @@ struct BatchSoftmax {
     Outputs<E> outputs;
 };
 
-// Strips of queries that are one task.
-inline constexpr int64_t kStripsPerTask = 4;
-
-// The plain softmax in tiles: every query against every document, a block of queries at a time against chunks of
-// documents; as many blocks together as there are threads, a wave. All documents are candidates once each, or, with
-// `counts`, as often as they were sampled. Operands are packed as kernel/product.hpp has it: a strip is kVirtualLanes
-// queries, and blocks are whole strips.
-template <class E>
-struct Tiles {
-    using T = Working<E>;
-    Rows<E> queries, documents;
-    int64_t dim = 0, width = 0;  // width = dim padded to lanes
-    int64_t block = 0, chunk = 0, chunks = 0;
-    int64_t strip_stride = 0;  // from the scores of one strip to those of the next
-    LossTerms<T> terms;
-    bool gradients = false;
-    T* query_units = nullptr;      // B x width, whole strips: rows over their norms
-    T* query_strips = nullptr;     // the same as strips
-    T* document_panels = nullptr;  // M x dim: chunk, kChainColumns columns, panel of documents, column, document
-    T* column_panels = nullptr;    // M x dim: chunk, panel of columns, document, column
-    T* positives = nullptr;        // B, whole strips: similarity of each query and its positive
-    Candidates candidates;         // what is counted
-    // Of the blocks of a wave:
-    T* scores = nullptr;           // chunk, strip, document, query: similarities, then exps; 0 where no query is
-    T* counts = nullptr;           // as `scores`: how often the document is a negative; nullptr = once each
-    T* shifts = nullptr;           // chunk, query: what exps are relative to
-    T* shares = nullptr;           // query: slopes of negatives are their exps, relative to the last shift, times this
-    T* positive_slopes = nullptr;  // query
-    T* shared_units = nullptr;     // columns of a vector, query, column: units times shares
-    T* query_sums = nullptr;       // strip, column, query: the queries' gradient so far
-    Totals* totals = nullptr;      // strip
-    T* document_sums = nullptr;    // M x width: chunk, columns of a vector, document, column
-    Outputs<E> outputs;
-
-    NEGCOS_INLINE int64_t strips() const { return block / kVirtualLanes<T>; }  // in a block
-    NEGCOS_INLINE int64_t documents_in(int64_t of_chunk) const {
-        const int64_t left = documents.count - of_chunk * chunk;
-        return left < chunk ? left : chunk;
-    }
-    // Of the block in a place of the wave, or an array of that shape: a strip's part in a chunk.
-    NEGCOS_INLINE T* strip_of(T* array, int64_t place, int64_t of_chunk, int64_t strip) const {
-        return array + ((place * chunks + of_chunk) * strips() + strip) * strip_stride;
-    }
-};
-
 // What the gradients need of an edge: for each prefix its slope in the gradient of that prefix's columns, then, if
 // there are several, its slope in each prefix's loss times its similarity there.
 NEGCOS_INLINE constexpr int64_t edge_record(int64_t prefix_count) {
@@ -294,28 +249,41 @@ struct HardNegatives {
     Output<E> gradient;
 };
 
-// One prefix of the general loss in tiles.
+// Strips of queries that are one task.
+inline constexpr int64_t kStripsPerTask = 4;
+
+// One prefix's rows in tiles, packed as kernel/product.hpp has it: a strip is kVirtualLanes queries. Arrays of B are of
+// whole strips.
 template <class E>
-struct GeneralTilePrefix {
+struct TilePrefix {
     using T = Working<E>;
-    int64_t width = 0, stride = 0;
-    T *query_units = nullptr, *document_units = nullptr, *panels = nullptr;  // as in Tiles
-    T* scores = nullptr;     // chunks x block x score_stride: similarities, -Inf = no negative, then slopes
-    T* positives = nullptr;  // B: similarity of each query and its positive
-    T* nonfinite = nullptr;  // B: 1 where a query has NaN or Inf up to here; such rows are 0 in units
-    // Of each query's softmax, and for both directions of each document's: see EdgeShare.
-    T *query_top = nullptr, *query_share = nullptr, *query_smooth = nullptr;
-    T *document_top = nullptr, *document_share = nullptr, *document_smooth = nullptr;
-    T* positive_slope = nullptr;    // B
-    Sums* document_sums = nullptr;  // M, relative to document_top
-    T* chunk_top = nullptr;         // block x chunks
-    Sums* chunk_sums = nullptr;     // block x chunks
-    // Of several prefixes alone: sums of slopes times similarities, of queries by chunk (block x chunks) and of
-    // documents.
-    double *chunk_moment = nullptr, *document_moment = nullptr;
-    T* partial = nullptr;        // chunks x block x stride: the queries' gradient by chunk
-    T* gradient_sums = nullptr;  // M x stride: the documents' gradient so far
+    int64_t width = 0;             // columns padded to lanes
+    T* query_units = nullptr;      // B x width: rows over their norms
+    T* query_strips = nullptr;     // the same as strips
+    T* document_panels = nullptr;  // M x columns: chunk, kChainColumns columns, panel of documents, column, document
+    T* column_panels = nullptr;    // M x columns: chunk, panel of columns, document, column
+    T* positives = nullptr;        // B: similarity of each query and its positive
+    // Slopes of negatives, relative to the query's top or last shift: exp times share, less smooth (see EdgeShare).
+    T *query_share = nullptr, *query_top = nullptr, *query_smooth = nullptr;  // B
+    T* positive_slope = nullptr;                                              // B
+    T* document_sums = nullptr;  // M x width: chunk, columns of a vector, document, column: the gradient so far
+    // Of the blocks of a wave:
+    T* scores = nullptr;        // chunk, strip, document, query: similarities, then exps or slopes
+    T* shared_units = nullptr;  // columns of a vector, query, column: units, of the plain softmax times shares
+    T* query_sums = nullptr;    // strip, column, query: the queries' gradient so far
+
+    // Of the general loss alone. nonfinite: 1 where a query has NaN or Inf up to here; such rows are 0 in units.
+    T* nonfinite = nullptr;  // B
+    // For both directions each document's softmax.
+    T *document_top = nullptr, *document_share = nullptr, *document_smooth = nullptr;  // M
+    Sums* document_row = nullptr;                                                      // M, relative to document_top
+    double* document_moment = nullptr;  // M: of several prefixes, sums of slopes times similarities
+    T* column_parts = nullptr;          // task of the wave, kColumnFields, M: what it adds to the documents' sums
 };
+
+// Sums over columns that a task leaves to the documents' chunks: top, sum, moment, spread, reach, kept, dropped; or of
+// several prefixes, in the pass over slopes, the moment alone.
+inline constexpr int64_t kColumnFields = 7;
 
 // What rows or columns add to the totals.
 struct RowEnd {
@@ -323,25 +291,46 @@ struct RowEnd {
     int64_t rank = 0, excluded = 0;
 };
 
-// The general loss in tiles: scores of a block of queries against all chunks, their sums, then their slopes in
-// place, then the gradients as products of slopes and rows. For both directions a first walk over all blocks finds the
-// sums.
+// Tiles: every query against every document, a block of queries at a time against chunks of documents; as many blocks
+// together as there are threads, a wave. All documents are candidates once each, or, with `counts`, as often as they
+// were sampled. Blocks are whole strips.
 template <class E>
-struct GeneralTiles {
+struct Tiles {
     using T = Working<E>;
     const Prefix<E>* prefixes = nullptr;
-    const GeneralTilePrefix<E>* tiles = nullptr;
+    const TilePrefix<E>* tiles = nullptr;
     int64_t prefix_count = 1, dim = 0;
-    int64_t block = 0, chunk = 0, chunks = 0, score_stride = 0;
-    Candidates candidates;
+    int64_t block = 0, chunk = 0, chunks = 0;
+    int64_t strip_stride = 0;  // from the scores of one strip to those of the next
+    Candidates candidates;     // `positives`, and what is counted
     LossTerms<T> terms;
+    bool general = false;  // the general loss, not the plain softmax
     bool both = false;
-    T* counts = nullptr;                                     // as scores: how often the document is a negative
-    T *hard_similarities = nullptr, *hard_slopes = nullptr;  // prefixes x B x hard; B x hard records
-    RowEnd *queries = nullptr, *documents = nullptr;         // B; M for both directions
+    T* counts = nullptr;       // as scores: how often the document is a negative; nullptr = once each
+    T* shifts = nullptr;       // plain, of the blocks of a wave: chunk, query: what exps are relative to
+    Totals* totals = nullptr;  // plain: of each strip
+    T *hard_similarities = nullptr, *hard_slopes = nullptr;  // prefix, strip, hard negative, query; B x hard records
+    RowEnd *queries = nullptr, *documents = nullptr;         // general: B; M for both directions
     Outputs<E> outputs;
+
     NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
+    NEGCOS_INLINE int64_t padded_batch() const { return pad_lanes<T>(batch()); }
     NEGCOS_INLINE int64_t document_count() const { return prefixes[0].documents.count; }
+    NEGCOS_INLINE int64_t strips() const { return block / kVirtualLanes<T>; }                         // in a block
+    NEGCOS_INLINE int64_t tasks() const { return (strips() + kStripsPerTask - 1) / kStripsPerTask; }  // in a block
+    NEGCOS_INLINE int64_t documents_in(int64_t of_chunk) const {
+        const int64_t left = document_count() - of_chunk * chunk;
+        return left < chunk ? left : chunk;
+    }
+    // Of an array like scores: a strip's part in a chunk, of the block in a place of the wave.
+    NEGCOS_INLINE T* strip_of(T* array, int64_t place, int64_t of_chunk, int64_t strip) const {
+        return array + ((place * chunks + of_chunk) * strips() + strip) * strip_stride;
+    }
+};
+
+// What a task does of the general loss: both, but for both directions, which need all sums ahead of the slopes.
+struct TilePass {
+    bool sums = true, slopes = true;
 };
 
 }  // namespace negcos

@@ -231,6 +231,10 @@ private:
           exact_size(f == 0 ? 0x1p-60 : (f < 0 ? -f : f)) {}
 };
 
+// A shift, relative to which tiles sum exps, rises where a logit is more than this above it.
+template <class T>
+inline constexpr T kMostAbove = 20;
+
 // The same for a strip of queries, a lane each, whose candidates come part by part and chunk by chunk. What exp is
 // relative to, the shift, is not the largest signed similarity but follows it: it starts at the positive's and rises
 // only where a logit is more than kMostAbove above it, so that hardly any part has to be scaled again.
@@ -309,8 +313,6 @@ public:
     bool moved = false;  // in this chunk
 
 private:
-    static constexpr T kMostAbove = 20;
-
     // The shift of a part to come; what was summed before is scaled where it rises.
     void follow(const PlainSoftmax<T>& softmax, T* chunk, T* part, int64_t size) {
         const Lanes<T> sign = broadcast(softmax.sign), sizes = broadcast(softmax.size), one = broadcast(T(1));
@@ -322,7 +324,7 @@ private:
         }
         if (k < size) top = larger(top, load(static_cast<const T*>(part) + k) * sign);
         top = larger(top, odd);
-        const Lanes<T> before = load(static_cast<const T*>(shift)), most = broadcast(kMostAbove);
+        const Lanes<T> before = load(static_cast<const T*>(shift)), most = broadcast(kMostAbove<T>);
         const Lanes<T> above = (top - before) * sizes;
         if (!(largest(select_less(most, above, one, broadcast(T(0)))) > 0)) return;
         const Lanes<T> now = select_less(most, above, top, before);

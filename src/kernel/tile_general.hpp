@@ -1,114 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The inner loops of tiles for the general loss: nested prefixes, hard negatives beside the documents, and softmaxes
-// over columns for both directions.
+// over columns for both directions. Slopes need a row's share, so all sums come first: similarities are kept, and
+// slopes found from them again in their place.
 #ifndef NEGCOS_KERNEL_TILE_GENERAL_HPP
 #define NEGCOS_KERNEL_TILE_GENERAL_HPP
 
 #include "kernel/gather_general.hpp"
-#include "kernel/strided_product.hpp"
 #include "kernel/tile.hpp"
 
 namespace {
 
-using negcos::GeneralTilePrefix;
-using negcos::GeneralTiles;
+using negcos::kColumnFields;
+using negcos::kStripsPerTask;
 using negcos::RowEnd;
 
+// A loss's weight in the total: half for each direction of two.
 template <class E>
-Working<E>* scores_of(const GeneralTiles<E>& t, const GeneralTilePrefix<E>& tile, int64_t chunk) {
-    return tile.scores + chunk * t.block * t.score_stride;
+double weight_of(const Tiles<E>& t, int64_t p, int64_t i) {
+    const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
+    return (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * weight / t.terms.total_weight;
 }
 
+// A weight of 0 takes a query out of the total and the gradients, whatever it has met.
 template <class E>
-int64_t documents_in(const GeneralTiles<E>& t, int64_t chunk) {
-    const int64_t left = t.document_count() - chunk * t.chunk;
-    return left < t.chunk ? left : t.chunk;
+bool takes_no_part(const Tiles<E>& t, int64_t i) {
+    return t.terms.weights && t.terms.weights[i] == 0;
 }
 
-// How often each document is a negative of queries of a block.
-template <class E>
-void general_tile_counts(const GeneralTiles<E>& t, int64_t first, Range range) noexcept {
-    using T = Working<E>;
-    const uint32_t chunk = static_cast<uint32_t>(t.chunk);
-    for (int64_t r = range.begin; r < range.end; ++r) {
-        T* row = t.counts + r * t.score_stride;
-        for (int64_t c = 0; c < t.chunks; ++c)
-            memset(row + c * t.block * t.score_stride, 0, sizeof(T) * static_cast<size_t>(t.chunk));
-        const int32_t* negatives = t.candidates.negatives + (first + r) * t.candidates.row_stride;
-        for (int64_t k = 0; k < t.candidates.rounds; ++k) {
-            const int32_t j = negatives[k * t.candidates.round_stride];
-            if (j < 0) continue;
-            const uint32_t document = static_cast<uint32_t>(j);
-            row[document / chunk * t.block * t.score_stride + document % chunk] += 1;
-        }
-    }
-}
-
-template <class E>
-Working<E> positive_correction(const GeneralTiles<E>& t, int64_t i) {
-    return t.terms.correct_positive ? t.terms.correction[t.candidates.positive(i)] : Working<E>(0);
-}
-
-// nonfinite: set where a row is cleared; nullptr = not asked for.
-template <class T>
-void zero_nonfinite_rows(T* units, int64_t stride, int64_t width, T* nonfinite, Range range) noexcept {
-    for (int64_t i = range.begin; i < range.end; ++i) {
-        T* row = units + i * stride;
-        Lanes<T> zeros = broadcast(T(0));
-        for (int64_t c = 0; c < width; c += kLanes<T>) {
-            const Lanes<T> x = load(static_cast<const T*>(row) + c);
-            zeros = zeros + (x - x);
-        }
-        if (sum(zeros) == 0) continue;
-        memset(row, 0, sizeof(T) * static_cast<size_t>(width));
-        if (nonfinite) nonfinite[i] = 1;
-    }
-}
-
-// Similarities of queries with their positives and with their hard negatives, by the same chains as in the
-// tiles: equal rows are equally similar.
-template <class E>
-void general_tile_positives(const GeneralTiles<E>& t, Range range, Working<E>* scratch) noexcept {
-    using T = Working<E>;
-    const int64_t hard = t.terms.hard, padded = pad_lanes<T>(hard);
-    T *const scores = scratch, *const units = scores + kLanes<T> + padded;
-    for (int64_t i = range.begin; i < range.end; ++i) {
-        const int64_t positive_at = t.candidates.positive(i), group = positive_at / kLanes<T> * kLanes<T>;
-        for (int64_t p = 0; p < t.prefix_count; ++p) {
-            const GeneralTilePrefix<E>& tile = t.tiles[p];
-            const Prefix<E>& prefix = t.prefixes[p];
-            const T* query = tile.query_units + i * tile.stride;
-            if (p > 0) {
-                const T before = t.tiles[p - 1].positives[i];
-                store(scores,
-                      broadcast(before * (prefix.queries.norm_ratio[i] * prefix.documents.norm_ratio[positive_at])));
-            }
-            multiply_units(query, tile.stride, static_cast<const T*>(tile.panels) + group * tile.width, tile.width,
-                           prefix.dim, 1, 1, scores, kLanes<T>, p > 0);
-            const bool nonfinite = tile.nonfinite[i] != 0;
-            tile.positives[i] = nonfinite ? kNan<T> : scores[positive_at - group];
-            if (hard == 0) continue;
-
-            negcos::Rows<E> rows = prefix.hard;
-            rows.data += i * hard * rows.stride;
-            rows.inverse += i * hard;
-            rows.rescale += i * hard;
-            T *const panels = units + hard * tile.stride, *const row = scores + kLanes<T>;
-            tile_pack(rows, prefix.dim, units, panels, {0, hard});
-            T* similarity = t.hard_similarities + (p * t.batch() + i) * hard;
-            for (int64_t h = 0; h < hard && p > 0; ++h)
-                row[h] = similarity[h - t.batch() * hard] *
-                         (prefix.queries.norm_ratio[i] * prefix.hard.norm_ratio[i * hard + h]);
-            multiply_units(query, tile.stride, static_cast<const T*>(panels), tile.width, prefix.dim, 1,
-                           padded / kLanes<T>, row, padded, p > 0);
-            for (int64_t h = 0; h < hard; ++h) similarity[h] = nonfinite ? kNan<T> : row[h];
-        }
-    }
-}
-
-// What is no negative of query i in the chunk of documents from `begin` on, out of the way. Returns how many an
-// exclusion took.
+// What is no negative of query i among rows [begin, begin + n), out of the way: of a lane of a strip. Returns how many
+// an exclusion took.
 template <class T>
 double exclude_from(const negcos::Exclusion& exclusion, int64_t i, int64_t begin, int64_t n, const T* counts,
                     T* scores) {
@@ -125,7 +46,7 @@ double exclude_from(const negcos::Exclusion& exclusion, int64_t i, int64_t begin
     }
     double taken = 0;
     for (; next < last && *next < begin + n; ++next) {
-        const int64_t at = *next - begin;
+        const int64_t at = (*next - begin) * kLanes<T>;
         if (scores[at] == kAbsent<T>) continue;
         scores[at] = kAbsent<T>;
         taken += counts ? static_cast<double>(counts[at]) : 1;
@@ -133,331 +54,635 @@ double exclude_from(const negcos::Exclusion& exclusion, int64_t i, int64_t begin
     return taken;
 }
 
-template <class E>
-double mask_row(const GeneralTiles<E>& t, int64_t i, int64_t begin, int64_t n, const Working<E>* counts,
-                Working<E>* scores) {
-    using T = Working<E>;
-    const Lanes<T> absent = broadcast(kAbsent<T>);
-    for (int64_t k = n; k < pad_lanes<T>(n); ++k) scores[k] = kAbsent<T>;
-    if (counts) {
-        for (int64_t k = 0; k < n; k += kLanes<T>)
-            store(scores + k,
-                  select_less(load(counts + k), broadcast(T(1)), absent, load(static_cast<const T*>(scores) + k)));
-    } else if (const int64_t positive_at = t.candidates.positive(i) - begin; positive_at >= 0 && positive_at < n) {
-        scores[positive_at] = kAbsent<T>;
-    }
-    return exclude_from(t.terms.same_document, i, begin, n, counts, scores) +
-           exclude_from(t.terms.same_query, i, begin, n, counts, scores);
-}
-
-// The logits of one query's candidates in the chunk, each in its slot.
-template <class E>
-void general_tile_logits(const GeneralTiles<E>& t, int64_t i, const General<Working<E>>& row, int64_t begin, int64_t n,
-                         const Working<E>* scores) {
-    using T = Working<E>;
-    E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
-    const int32_t* negatives = t.candidates.negatives + i * t.candidates.row_stride;
-    if (begin == 0) out[0] = to_element<E>(row.positive);
-    for (int64_t r = 0; r < t.candidates.rounds; ++r) {
-        const int64_t j = negatives[r * t.candidates.round_stride], at = j - begin;
-        if (j >= 0 && at >= 0 && at < n)
-            out[1 + r] = to_element<E>(row.logit(scores[at], t.terms.correction ? t.terms.correction[j] : T(0)));
-        else if (j < 0 && begin == 0)
-            out[1 + r] = to_element<E>(kAbsent<T>);
-    }
-    if (begin > 0 || t.terms.hard == 0) return;
-    const T* hard = t.hard_similarities + ((t.prefix_count - 1) * t.batch() + i) * t.terms.hard;
-    for (int64_t h = 0; h < t.terms.hard; ++h) out[t.candidates.slots() + h] = to_element<E>(row.logit(hard[h], T(0)));
-}
-
-// Sums of row r of a block against one chunk.
-template <class E>
-void sum_row(const GeneralTiles<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk, double dropped) {
-    using T = Working<E>;
-    const GeneralTilePrefix<E>& tile = t.tiles[p];
-    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), at = r * t.chunks + chunk;
-    const T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
-    const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
-    const T* correction = t.terms.correction ? t.terms.correction + begin : nullptr;
-    const General<T> row(t.terms, tile.positives[i], positive_correction(t, i));
-    const T top = row.top(scores, correction, n);
-    Sums sums = row.sum(scores, correction, counts, n, top);
-    sums.dropped += t.both ? 2 * dropped : dropped;  // exclusions by id are alike in both directions
-    // Drawn as its own negative, the positive outranks nobody.
-    if (const int64_t positive_at = t.candidates.positive(i) - begin;
-        counts && positive_at >= 0 && positive_at < n && counts[positive_at] > 0 &&
-        row.outranked_by(scores[positive_at], correction ? correction[positive_at] : T(0)))
-        sums.rank -= static_cast<double>(counts[positive_at]);
-    tile.chunk_top[at] = top;
-    tile.chunk_sums[at] = sums;
-    if (t.outputs.logits.data && p + 1 == t.prefix_count) general_tile_logits(t, i, row, begin, n, scores);
-}
-
-// Logits of documents' softmaxes: those of a vector of columns.
+// What is known of a strip of queries at one prefix, a lane each: as in General, and their sums, relative to `top`.
+// That starts at the positive's logit where this is part of the softmax, and rises as the shift of PlainStrip does.
 template <class T>
-struct ColumnLogits {
-    Lanes<T> factor, similarity, positive, limit;
-    ColumnLogits(const LossTerms<T>& t, const T* positives)
+struct GeneralStrip {
+    alignas(64) T similarity[kLanes<T>], positive[kLanes<T>], least[kLanes<T>], limit[kLanes<T>], top[kLanes<T>];
+    alignas(64) double moment[kLanes<T>];  // of several prefixes: of slopes times similarities
+    Sums sums[kLanes<T>];
+};
+
+// Scalars of General, in all lanes.
+template <class T>
+struct EdgeLogits {
+    Lanes<T> factor, bias, similarity, positive, least, limit;
+
+    // Of a strip's queries.
+    EdgeLogits(const LossTerms<T>& t, const GeneralStrip<T>& e)
         : factor(broadcast(static_cast<T>(t.factor + t.hardness))),
-          similarity(load(positives)),
-          positive(multiply_add(broadcast(static_cast<T>(t.factor)), similarity - broadcast(static_cast<T>(t.margin)),
-                                broadcast(T(0)))),
-          limit(similarity + broadcast(static_cast<T>(t.false_negative_margin))) {}
+          bias(broadcast(static_cast<T>(t.bias))),
+          similarity(load(static_cast<const T*>(e.similarity))),
+          positive(load(static_cast<const T*>(e.positive))),
+          least(load(static_cast<const T*>(e.least))),
+          limit(load(static_cast<const T*>(e.limit))) {}
+    // Of one row, such as a document's.
+    EdgeLogits(const LossTerms<T>&, const General<T>& row)
+        : factor(broadcast(row.factor)),
+          bias(broadcast(row.bias)),
+          similarity(broadcast(row.similarity)),
+          positive(broadcast(row.positive)),
+          least(broadcast(row.least)),
+          limit(broadcast(row.limit)) {}
+
     template <EdgeKind kKind>
-    Lanes<T> of(const Lanes<T>& s) const {
-        return negative_logit<kKind>(s, factor, broadcast(T(0)), limit);
+    Lanes<T> of(const Lanes<T>& s, const Lanes<T>& correction) const {
+        return negative_logit<kKind>(s, factor, correction, limit);
+    }
+    template <EdgeKind kKind, bool kRank>
+    void add_to(EdgeLanes<kKind, kRank, T>& lanes, const Lanes<T>& s, const Lanes<T>& z, const Lanes<T>& count,
+                const Lanes<T>& shift) const {
+        lanes.add(s, z, count, shift, bias, similarity, positive, least, limit);
     }
 };
 
-// Sums of the columns of a chunk over a block of queries, on top of those of the blocks before.
-template <EdgeKind kKind, class E>
-void sum_columns(const GeneralTiles<E>& t, int64_t p, Range block, int64_t chunk) {
-    const int64_t first = block.begin, count = block.count();
-    using T = Working<E>;
-    const GeneralTilePrefix<E>& tile = t.tiles[p];
-    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
-    const T* scores = scores_of(t, tile, chunk);
-    const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
-    for (int64_t v = 0; v < n; v += kLanes<T>) {
-        const ColumnLogits<T> l(t.terms, tile.positives + begin + v);
-        const Lanes<T> before = first > 0 ? load(static_cast<const T*>(tile.document_top) + begin + v) : absent;
-        Lanes<T> top = before;
-        for (int64_t r = 0; r < count; ++r)
-            top = larger(top, l.template of<kKind>(load(scores + r * t.score_stride + v)));
-        const Lanes<T> shift = select_less_equal(top, absent, zero, top);
-        EdgeLanes<kKind, false, T> lanes;
-        for (int64_t r = 0; r < count; ++r) {
-            const Lanes<T> s = load(scores + r * t.score_stride + v);
-            lanes.add(s, l.template of<kKind>(s), one, shift, zero, l.similarity, l.positive, zero, l.limit);
-        }
-        alignas(64) T scale[kLanes<T>], sum[kLanes<T>], moment[kLanes<T>], spread[kLanes<T>], reach[kLanes<T>],
-            kept[kLanes<T>], dropped[kLanes<T>];
-        store(static_cast<T*>(scale), exp_nonpositive(before - shift));
-        store(static_cast<T*>(sum), lanes.sum);
-        store(static_cast<T*>(moment), lanes.moment);
-        store(static_cast<T*>(spread), lanes.spread);
-        store(static_cast<T*>(reach), lanes.reach);
-        store(static_cast<T*>(kept), lanes.kept);
-        store(static_cast<T*>(dropped), lanes.dropped);
-        store(tile.document_top + begin + v, top);
-        for (int64_t k = 0; k < kLanes<T> && v + k < n; ++k) {
-            Sums& sums = tile.document_sums[begin + v + k];
-            if (first == 0)
-                sums = Sums();
-            else
-                sums.rescale(static_cast<double>(scale[k]));
-            Sums part;
-            part.sum = static_cast<double>(sum[k]);
-            part.moment = static_cast<double>(moment[k]);
-            part.spread = static_cast<double>(spread[k]);
-            part.reach = static_cast<double>(reach[k]);
-            part.kept = static_cast<double>(kept[k]);
-            part.dropped = static_cast<double>(dropped[k]);
-            sums.add(part, 1);
-        }
-    }
-}
-
-// Sums of the rows and the columns of a block against one chunk at once, where one exp serves both.
+// The general loss of the strips of a task.
 template <class E>
-void sum_both(const GeneralTiles<E>& t, int64_t p, Range block, int64_t chunk, Working<E> top, Working<E>* scratch) {
-    const int64_t first = block.begin, count = block.count();
-    using T = Working<E>;
-    const GeneralTilePrefix<E>& tile = t.tiles[p];
-    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
-    T *const sums = scratch, *const moments = sums + t.chunk;
-    memset(scratch, 0, sizeof(T) * static_cast<size_t>(2 * t.chunk));
-    const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), shift = broadcast(top);
-    const Lanes<T> lowest = broadcast(static_cast<T>(-kLargestNumber<T>));
-    for (int64_t r = 0; r < count; ++r) {
-        const int64_t i = first + r, at = r * t.chunks + chunk;
-        T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
-        const double dropped = mask_row(t, i, begin, n, static_cast<const T*>(nullptr), scores);
-        const General<T> query(t.terms, tile.positives[i], T(0));
-        const Lanes<T> factor = broadcast(query.factor), similarity = broadcast(query.similarity),
-                       least = broadcast(query.least);
-        Lanes<T> sum = zero, moment = zero, rank = zero;
-        for (int64_t k = 0; k < padded; k += kLanes<T>) {
-            const Lanes<T> s = load(static_cast<const T*>(scores) + k), z = multiply_add(factor, s, zero);
-            const Lanes<T> e = exp_nonpositive(z - shift), finite = larger(s, lowest);
-            sum = sum + e;
-            moment = multiply_add(e, finite - similarity, moment);
-            rank = rank + zero_where_less(z, least, one);
-            store(sums + k, load(static_cast<const T*>(sums) + k) + e);
-            store(moments + k, multiply_add(e, finite - load(static_cast<const T*>(tile.positives) + begin + k),
-                                            load(static_cast<const T*>(moments) + k)));
-        }
-        T four[4];
-        sum_four(sum, moment, rank, zero, static_cast<T*>(four));
-        Sums row;
-        row.sum = static_cast<double>(four[0]);
-        row.moment = static_cast<double>(four[1]);
-        row.rank = static_cast<double>(four[2]);
-        row.dropped = 2 * dropped;  // exclusions by id are alike in both directions
-        tile.chunk_top[at] = top;
-        tile.chunk_sums[at] = row;
-    }
-    for (int64_t k = 0; k < n; ++k) {
-        Sums& column = tile.document_sums[begin + k];
-        if (first == 0) column = Sums();
-        column.sum += static_cast<double>(sums[k]);
-        column.moment += static_cast<double>(moments[k]);
-        tile.document_top[begin + k] = top;
-    }
-}
+class GeneralTileTask : TileTask<E> {
+    using Task = TileTask<E>;
+    using Task::counts_of, Task::in_wave, Task::place_, Task::query_of, Task::rows_of, Task::scores_of, Task::strips_,
+        Task::t_;
+    using typename Task::T;
+    using Strip = GeneralStrip<T>;
 
-// The similarities of a block of queries and one chunk of documents, at all prefixes; -Inf where there is no edge. And
-// what they sum up to, unless that is known from a first walk.
-template <class E>
-void general_tile_scores(const GeneralTiles<E>& t, Range block, int64_t chunk, bool sums,
-                         Working<E>* scratch) noexcept {
-    const int64_t first = block.begin, count = block.count();
-    using T = Working<E>;
-    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
-    for (int64_t p = 0; p < t.prefix_count; ++p) {
-        const GeneralTilePrefix<E>& tile = t.tiles[p];
-        const Prefix<E>& prefix = t.prefixes[p];
-        T* scores = scores_of(t, tile, chunk);
-        if (p > 0) {
-            const T* before = scores_of(t, t.tiles[p - 1], chunk);
-            for (int64_t r = 0; r < count; ++r) {
-                const Lanes<T> ratio = broadcast(prefix.queries.norm_ratio[first + r]);
-                for (int64_t k = 0; k < padded; k += kLanes<T>)
-                    store(scores + r * t.score_stride + k,
-                          load(before + r * t.score_stride + k) *
-                              (ratio * load(static_cast<const T*>(prefix.documents.norm_ratio) + begin + k)));
+public:
+    static int64_t state_size(int64_t prefix_count, int64_t chunk) {
+        return prefix_count * kStripsPerTask * static_cast<int64_t>(sizeof(Strip) / sizeof(T)) + 2 * chunk * kLanes<T>;
+    }
+
+    // scratch: tile_scratch() elements.
+    GeneralTileTask(const Tiles<E>& t, int64_t place, int64_t first, Range strips, T* scratch)
+        : Task(t, place, first, strips),
+          terms_(t.terms),
+          kind_(kind_of(t.terms)),
+          common_top_(t.both ? common_top(t.terms) : T(0)),
+          state_(reinterpret_cast<Strip*>(scratch)),
+          columns_(scratch + state_size(t.prefix_count, 0)),
+          scratch_(scratch + state_size(t.prefix_count, t.chunk)) {
+        each([&](int64_t p, int64_t s) { start(p, s); });
+    }
+
+    void sums() {
+        for (int64_t chunk = 0; chunk < t_.chunks; ++chunk) {
+            similarities(chunk, true);
+            for (int64_t p = 0; p < t_.prefix_count; ++p) {
+                if (common_top_ > 0) {
+                    sum_both(p, chunk);
+                    continue;
+                }
+                for (int64_t s = strips_.begin; s < strips_.end; ++s) {
+                    const T* const correction = terms_.correction ? terms_.correction + chunk * t_.chunk : nullptr;
+                    sum_edges(strip(p, s), scores_of(p, chunk, s), t_.documents_in(chunk), correction,
+                              counts_of(chunk, s));
+                    spare_positives(p, chunk, s);
+                }
+                if (t_.both) with_kind(kind_, [&](auto kind) { sum_columns<decltype(kind)::value>(p, chunk); });
+            }
+            if (t_.outputs.logits.data) logits(chunk);
+        }
+        for (int64_t s = strips_.begin; s < strips_.end; ++s)
+            for (int64_t l = 0; l < rows_of(s); ++l) close(s, l);
+    }
+
+    // `again`: similarities are those of other queries by now.
+    void slopes(bool again) {
+        each([&](int64_t p, int64_t s) {
+            for (double& moment : strip(p, s).moment) moment = 0;
+            if (t_.outputs.grad_documents.data) this->share_units(p, s, [](int64_t) { return T(1); });
+        });
+        for (int64_t chunk = 0; chunk < t_.chunks; ++chunk) {
+            if (again) similarities(chunk, false);
+            for (int64_t p = 0; p < t_.prefix_count; ++p) {
+                if (t_.prefix_count > 1) memset(columns_, 0, sizeof(T) * static_cast<size_t>(t_.chunk * kLanes<T>));
+                for (int64_t s = strips_.begin; s < strips_.end; ++s) slopes(p, chunk, s);
+                if (t_.tiles[p].document_moment) store_moments(p, chunk);
+            }
+            for (int64_t p = t_.prefix_count - 1; p >= 0; --p) {
+                if (p + 1 < t_.prefix_count)
+                    for (int64_t s = strips_.begin; s < strips_.end; ++s) add_longer_prefix(p, chunk, s);
+                for (int64_t c = 0; t_.outputs.grad_queries.data && c < t_.prefixes[p].dim; c += kChainColumns)
+                    for_each_strips(strips_.begin, strips_.end, [&](int64_t s, auto together) {
+                        this->multiply_gradient(together, p, chunk, s, c, nullptr);
+                    });
             }
         }
-        multiply_units<T>(tile.query_units + first * tile.stride, tile.stride, tile.panels + begin * tile.width,
-                          tile.width, prefix.dim, count, padded / kLanes<T>, scores, t.score_stride, p > 0);
+        for (int64_t s = strips_.begin; s < strips_.end && t_.outputs.grad_queries.data; ++s) finish(s);
     }
-    for (int64_t p = 0; p < t.prefix_count; ++p)
-        for (int64_t r = 0; r < count; ++r)
-            if (t.tiles[p].nonfinite[first + r] != 0)
-                for (int64_t k = 0; k < n; ++k) scores_of(t, t.tiles[p], chunk)[r * t.score_stride + k] = kNan<T>;
-    const T top = t.both ? common_top(t.terms) : T(0);
+
+private:
+    template <class Body>
+    void each(Body&& body) {
+        for (int64_t p = 0; p < t_.prefix_count; ++p)
+            for (int64_t s = strips_.begin; s < strips_.end; ++s) body(p, s);
+    }
+    Strip& strip(int64_t p, int64_t s) { return state_[p * kStripsPerTask + s - strips_.begin]; }
+    T* part_of(int64_t p, int64_t field) {
+        const int64_t task = place_ * t_.tasks() + strips_.begin / kStripsPerTask;
+        return t_.tiles[p].column_parts + (task * kColumnFields + field) * t_.document_count();
+    }
+    T correction_of_positive(int64_t i) const {
+        return terms_.correct_positive ? terms_.correction[t_.candidates.positive(i)] : T(0);
+    }
+    General<T> row_of(int64_t p, int64_t i) const {
+        return General<T>(terms_, t_.tiles[p].positives[i], correction_of_positive(i));
+    }
+
+    void start(int64_t p, int64_t s) {
+        Strip& e = strip(p, s);
+        e = Strip();
+        for (int64_t l = 0; l < kLanes<T>; ++l) {
+            const int64_t i = query_of(s) + l;
+            const General<T> row = l < rows_of(s) ? row_of(p, i) : General<T>(terms_, T(0), T(0));
+            e.similarity[l] = row.similarity;
+            e.positive[l] = row.positive;
+            e.least[l] = row.least;
+            e.limit[l] = row.limit;
+            const bool of_softmax = terms_.objective == Objective::softmax && row.positive == row.positive;
+            e.top[l] = common_top_ > 0 ? common_top_ : of_softmax ? row.positive : static_cast<T>(-kLargestNumber<T>);
+        }
+    }
+
+    // Of all prefixes with one chunk; -Inf where there is no edge.
+    void similarities(int64_t chunk, bool count_dropped) {
+        const int64_t n = t_.documents_in(chunk);
+        for (int64_t p = 0; p < t_.prefix_count; ++p) {
+            const Prefix<E>& prefix = t_.prefixes[p];
+            for (int64_t s = strips_.begin; s < strips_.end && p > 0; ++s) {
+                const T* const before = scores_of(p - 1, chunk, s);
+                T* const scores = scores_of(p, chunk, s);
+                const Lanes<T> ratio =
+                    load_first(prefix.queries.norm_ratio + query_of(s), static_cast<int>(rows_of(s)));
+                const T* const ratios = prefix.documents.norm_ratio + chunk * t_.chunk;
+                for (int64_t r = 0; r < n; ++r)
+                    store(scores + r * kLanes<T>, load(before + r * kLanes<T>) * (ratio * broadcast(ratios[r])));
+            }
+            for (int64_t c = 0; c == 0 || c < prefix.dim; c += kChainColumns)
+                for_each_strips(strips_.begin, strips_.end, [&](int64_t s, auto together) {
+                    this->multiply_scores(together, p, chunk, s, c, {0, n}, p > 0);
+                });
+        }
+        each([&](int64_t p, int64_t s) { mask(p, chunk, s, count_dropped); });
+    }
+
+    void mask(int64_t p, int64_t chunk, int64_t s, bool count_dropped) {
+        const int64_t n = t_.documents_in(chunk), begin = chunk * t_.chunk;
+        const T* const counts = counts_of(chunk, s);
+        T* const scores = scores_of(p, chunk, s);
+        const auto fill = [&](int64_t l, T value) {
+            for (int64_t r = 0; r < n; ++r) scores[r * kLanes<T> + l] = value;
+        };
+        for (int64_t l = 0; l < rows_of(s); ++l)
+            if (t_.tiles[p].nonfinite[query_of(s) + l] != 0) fill(l, kNan<T>);
+        for (int64_t l = rows_of(s); l < kLanes<T>; ++l) fill(l, kAbsent<T>);
+        if (counts) {
+            for (int64_t k = 0; k < n * kLanes<T>; k += kLanes<T>)
+                store(scores + k, select_less(load(counts + k), broadcast(T(1)), broadcast(kAbsent<T>),
+                                              load(static_cast<const T*>(scores) + k)));
+        } else {
+            this->for_each_positive(chunk, s, {0, n},
+                                    [&](int64_t l, int64_t row) { scores[row * kLanes<T> + l] = kAbsent<T>; });
+        }
+        if (!terms_.same_document.group && !terms_.same_query.group) return;
+        for (int64_t l = 0; l < rows_of(s); ++l) {
+            const int64_t i = query_of(s) + l;
+            const T* const lane_counts = counts ? counts + l : nullptr;
+            const double dropped = exclude_from(terms_.same_document, i, begin, n, lane_counts, scores + l) +
+                                   exclude_from(terms_.same_query, i, begin, n, lane_counts, scores + l);
+            // Exclusions by id are alike in both directions.
+            if (count_dropped) strip(p, s).sums[l].dropped += t_.both ? 2 * dropped : dropped;
+        }
+    }
+
+    // n edges of each lane. correction: of each row, nullptr = none; counts: how often each counts, nullptr = once.
+    void sum_edges(Strip& e, const T* scores, int64_t n, const T* correction, const T* counts) {
+        with_kind(kind_, [&](auto kind) {
+            constexpr EdgeKind kKind = decltype(kind)::value;
+            if constexpr (kKind != EdgeKind::sigmoid) raise_top<kKind>(e, scores, n, correction);
+            counts ? sum_edges_of<kKind, true>(e, scores, n, correction, counts)
+                   : sum_edges_of<kKind, false>(e, scores, n, correction, counts);
+        });
+    }
+
+    template <EdgeKind kKind>
+    void raise_top(Strip& e, const T* scores, int64_t n, const T* correction) {
+        if (common_top_ > 0) return;
+        const EdgeLogits<T> logits(terms_, e);
+        Lanes<T> top = broadcast(kAbsent<T>);
+        for (int64_t r = 0; r < n; ++r)
+            top = larger(top, logits.template of<kKind>(load(scores + r * kLanes<T>),
+                                                        broadcast(correction ? correction[r] : T(0))));
+        const Lanes<T> before = load(static_cast<const T*>(e.top)), most = broadcast(kMostAbove<T>);
+        const Lanes<T> now = select_less(most, top - before, top, before);
+        alignas(64) T scale[kLanes<T>];
+        store(static_cast<T*>(scale), exp_nonpositive(before - now));
+        store(static_cast<T*>(e.top), now);
+        for (int64_t l = 0; l < kLanes<T>; ++l)
+            if (scale[l] != 1) e.sums[l].rescale(static_cast<double>(scale[l]));
+    }
+
+    template <EdgeKind kKind, bool kCounted>
+    void sum_edges_of(Strip& e, const T* scores, int64_t n, const T* correction, const T* counts) {
+        const EdgeLogits<T> logits(terms_, e);
+        const Lanes<T> shift = load(static_cast<const T*>(e.top)), one = broadcast(T(1));
+        EdgeLanes<kKind, true, T> lanes;
+        for (int64_t r = 0; r < n; ++r) {
+            const Lanes<T> s = load(scores + r * kLanes<T>);
+            const Lanes<T> z = logits.template of<kKind>(s, broadcast(correction ? correction[r] : T(0)));
+            logits.add_to(lanes, s, z, kCounted ? load(counts + r * kLanes<T>) : one, shift);
+        }
+        const auto add = [&](const Lanes<T>& sum, double Sums::*field) {
+            alignas(64) T lane[kLanes<T>];
+            store(static_cast<T*>(lane), sum);
+            for (int64_t l = 0; l < kLanes<T>; ++l) e.sums[l].*field += static_cast<double>(lane[l]);
+        };
+        add(lanes.sum, &Sums::sum);
+        add(lanes.moment, &Sums::moment);
+        add(lanes.rank, &Sums::rank);
+        if constexpr (kKind == EdgeKind::unmasked) return;
+        add(lanes.dropped, &Sums::dropped);
+        if constexpr (kKind == EdgeKind::sigmoid) add(lanes.sigma, &Sums::sigma);
+        if constexpr (kKind != EdgeKind::smoothed) return;
+        add(lanes.spread, &Sums::spread);
+        add(lanes.reach, &Sums::reach);
+        add(lanes.kept, &Sums::kept);
+    }
+
+    // Drawn as its own negative, the positive outranks nobody.
+    void spare_positives(int64_t p, int64_t chunk, int64_t s) {
+        const T* const counts = counts_of(chunk, s);
+        if (!counts) return;
+        const T* const scores = scores_of(p, chunk, s);
+        this->for_each_positive(chunk, s, {0, t_.documents_in(chunk)}, [&](int64_t l, int64_t row) {
+            const int64_t at = row * kLanes<T> + l;
+            const T correction = terms_.correction ? terms_.correction[chunk * t_.chunk + row] : T(0);
+            if (counts[at] > 0 && row_of(p, query_of(s) + l).outranked_by(scores[at], correction))
+                strip(p, s).sums[l].rank -= static_cast<double>(counts[at]);
+        });
+    }
+
+    // Sums of the rows and the columns at once, where one exp serves both.
+    void sum_both(int64_t p, int64_t chunk) {
+        const int64_t n = t_.documents_in(chunk), begin = chunk * t_.chunk;
+        T *const sums = columns_, *const moments = columns_ + t_.chunk * kLanes<T>;
+        memset(columns_, 0, sizeof(T) * static_cast<size_t>(2 * t_.chunk * kLanes<T>));
+        const T* const positives = t_.tiles[p].positives + begin;
+        const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), shift = broadcast(common_top_);
+        const Lanes<T> lowest = broadcast(static_cast<T>(-kLargestNumber<T>));
+        for (int64_t s = strips_.begin; s < strips_.end; ++s) {
+            const T* const scores = scores_of(p, chunk, s);
+            Strip& e = strip(p, s);
+            const EdgeLogits<T> logits(terms_, e);
+            Lanes<T> sum = zero, moment = zero, rank = zero;
+            for (int64_t r = 0; r < n; ++r) {
+                const int64_t k = r * kLanes<T>;
+                const Lanes<T> similarity = load(scores + k),
+                               z = logits.template of<EdgeKind::unmasked>(similarity, zero);
+                const Lanes<T> exps = exp_nonpositive(z - shift), finite = larger(similarity, lowest);
+                sum = sum + exps;
+                moment = multiply_add(exps, finite - logits.similarity, moment);
+                rank = rank + zero_where_less(z, logits.least, one);
+                store(sums + k, load(static_cast<const T*>(sums) + k) + exps);
+                store(moments + k,
+                      multiply_add(exps, finite - broadcast(positives[r]), load(static_cast<const T*>(moments) + k)));
+            }
+            alignas(64) T lane[3][kLanes<T>];
+            store(static_cast<T*>(lane[0]), sum);
+            store(static_cast<T*>(lane[1]), moment);
+            store(static_cast<T*>(lane[2]), rank);
+            for (int64_t l = 0; l < kLanes<T>; ++l) {
+                e.sums[l].sum += static_cast<double>(lane[0][l]);
+                e.sums[l].moment += static_cast<double>(lane[1][l]);
+                e.sums[l].rank += static_cast<double>(lane[2][l]);
+            }
+        }
+        for (int64_t r = 0; r < n; ++r) {
+            T four[4];
+            sum_four(load(static_cast<const T*>(sums) + r * kLanes<T>),
+                     load(static_cast<const T*>(moments) + r * kLanes<T>), zero, zero, static_cast<T*>(four));
+            part_of(p, 0)[begin + r] = common_top_;
+            part_of(p, 1)[begin + r] = four[0];
+            part_of(p, 2)[begin + r] = four[1];
+            for (int64_t field = 3; field < kColumnFields; ++field) part_of(p, field)[begin + r] = 0;
+        }
+    }
+
+    // Sums of the columns over the task's queries, relative to their own tops.
+    template <EdgeKind kKind>
+    void sum_columns(int64_t p, int64_t chunk) {
+        const int64_t n = t_.documents_in(chunk), begin = chunk * t_.chunk;
+        const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1));
+        for (int64_t r = 0; r < n; ++r) {
+            const int64_t j = begin + r;
+            const EdgeLogits<T> logits(terms_, General<T>(terms_, t_.tiles[p].positives[j], T(0)));
+            const auto similarities = [&](int64_t s) {
+                return load(static_cast<const T*>(scores_of(p, chunk, s)) + r * kLanes<T>);
+            };
+            Lanes<T> tops = broadcast(kAbsent<T>);
+            for (int64_t s = strips_.begin; s < strips_.end; ++s)
+                tops = larger(tops, logits.template of<kKind>(similarities(s), zero));
+            const T top = largest(tops);
+            const Lanes<T> shift = broadcast(top == kAbsent<T> ? T(0) : top);
+            EdgeLanes<kKind, false, T> lanes;
+            for (int64_t s = strips_.begin; s < strips_.end; ++s)
+                logits.add_to(lanes, similarities(s), logits.template of<kKind>(similarities(s), zero), one, shift);
+            T sums[8];
+            sum_four(lanes.sum, lanes.moment, lanes.spread, lanes.reach, static_cast<T*>(sums));
+            sum_four(lanes.kept, lanes.dropped, zero, zero, sums + 4);
+            part_of(p, 0)[j] = top;
+            for (int64_t field = 1; field < kColumnFields; ++field) part_of(p, field)[j] = sums[field - 1];
+        }
+    }
+
+    void logits(int64_t chunk) {
+        const int64_t last = t_.prefix_count - 1, hard = terms_.hard;
+        for (int64_t s = strips_.begin; s < strips_.end; ++s)
+            for (int64_t l = 0; l < rows_of(s); ++l) {
+                const int64_t i = query_of(s) + l;
+                const General<T> row = row_of(last, i);
+                tile_logits(t_, i, chunk, static_cast<const T*>(scores_of(last, chunk, s)) + l,
+                            [&](T similarity, int64_t j) {
+                                return row.logit(similarity, terms_.correction ? terms_.correction[j] : T(0));
+                            });
+                if (chunk > 0) continue;
+                E* const out = t_.outputs.logits.data + i * t_.outputs.logits.stride;
+                out[0] = to_element<E>(row.positive);
+                for (int64_t h = 0; h < hard; ++h)
+                    out[t_.candidates.slots() + h] =
+                        to_element<E>(row.logit(hard_of(last, s)[h * kLanes<T> + l], T(0)));
+            }
+    }
+
+    // Similarities of a strip and its hard negatives: [hard negative][query].
+    const T* hard_of(int64_t p, int64_t s) const {
+        return t_.hard_similarities + (p * t_.padded_batch() + query_of(s)) * terms_.hard;
+    }
+
+    // A query's loss of all prefixes, and what its slopes come from.
+    void close(int64_t s, int64_t l) {
+        const int64_t i = query_of(s) + l, hard = terms_.hard, record = negcos::edge_record(t_.prefix_count);
+        RowEnd end;
+        for (int64_t p = 0; p < t_.prefix_count; ++p) {
+            Strip& e = strip(p, s);
+            if (l == 0 && hard > 0) sum_edges(e, hard_of(p, s), hard, nullptr, nullptr);
+            const General<T> row = row_of(p, i);
+            auto closed = row.close(e.top[l], e.sums[l], weight_of(t_, p, i));
+            if (takes_no_part(t_, i)) {
+                const double loss = closed.loss;
+                closed = {};
+                closed.loss = loss;
+            }
+            const TilePrefix<E>& tile = t_.tiles[p];
+            tile.query_top[i] = closed.share.top;
+            tile.query_share[i] = closed.share.share;
+            tile.query_smooth[i] = closed.share.smooth;
+            tile.positive_slope[i] = static_cast<T>(closed.positive_slope);
+            end.loss += (t_.both ? 0.5 : 1.0) * t_.prefixes[p].weight * closed.loss;
+            end.grad_scale += closed.grad_scale;
+            end.grad_bias += closed.total;
+            end.rank = static_cast<int64_t>(e.sums[l].rank);
+            end.excluded = static_cast<int64_t>(e.sums[l].dropped);
+            if (hard == 0) continue;
+
+            T* const list = scratch_;
+            for (int64_t h = 0; h < hard; ++h) list[h] = hard_of(p, s)[h * kLanes<T> + l];
+            for (int64_t h = hard; h < pad_lanes<T>(hard); ++h) list[h] = kAbsent<T>;
+            row.slopes(static_cast<const T*>(list), nullptr, nullptr, hard, closed.share, list);
+            if (takes_no_part(t_, i)) memset(list, 0, sizeof(T) * static_cast<size_t>(hard));
+            for (int64_t h = 0; h < hard; ++h) {
+                T* const out = t_.hard_slopes + (i * hard + h) * record;
+                out[p] = list[h];
+                if (t_.prefix_count == 1) continue;
+                out[t_.prefix_count + p] = list[h] == 0 ? 0 : list[h] * hard_of(p, s)[h * kLanes<T> + l];
+                out[p] *= t_.prefixes[p].queries.nonzero[i] * t_.prefixes[p].hard.nonzero[i * hard + h];
+            }
+        }
+        t_.queries[i] = end;
+        // From the slopes in each prefix's loss to those in the gradient of each prefix's columns.
+        for (int64_t p = t_.prefix_count - 2; p >= 0; --p)
+            for (int64_t row = i * hard; row < (i + 1) * hard; ++row) {
+                const Prefix<E>& next = t_.prefixes[p + 1];
+                T* const out = t_.hard_slopes + row * record + p;
+                out[0] += out[1] * (next.queries.norm_ratio[i] * next.hard.norm_ratio[row]);
+            }
+    }
+
+    // A strip's slopes in place of its similarities, and of several prefixes their sums with these.
+    void slopes(int64_t p, int64_t chunk, int64_t s) {
+        const TilePrefix<E>& tile = t_.tiles[p];
+        const Prefix<E>& prefix = t_.prefixes[p];
+        const int64_t n = t_.documents_in(chunk), begin = chunk * t_.chunk, first = query_of(s);
+        const bool prefixes = t_.prefix_count > 1;
+        T* const scores = scores_of(p, chunk, s);
+        Strip& e = strip(p, s);
+        const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
+        alignas(64) T part[kLanes<T>];
+        for (int64_t l = 0; l < kLanes<T>; ++l)
+            part[l] = l < rows_of(s) && (t_.both || !takes_no_part(t_, first + l)) ? T(1) : T(0);
+        const Lanes<T> takes_part = load(static_cast<const T*>(part));
+        const Lanes<T> nonzero =
+            prefixes ? load_first(prefix.queries.nonzero + first, static_cast<int>(rows_of(s))) : one;
+        Lanes<T> moment = zero;
+        const auto put = [&](int64_t r, const Lanes<T>& similarity, const Lanes<T>& edge) {
+            Lanes<T> slope = select_less(zero, takes_part, edge, zero);
+            if (prefixes) {
+                const Lanes<T> there = select_less_equal(similarity, absent, zero, similarity);
+                const Lanes<T> product = select_less(zero, takes_part, slope * there, zero);
+                moment = moment + product;
+                T* const column = columns_ + r * kLanes<T>;
+                store(column, load(static_cast<const T*>(column)) + product);
+                slope = select_less_equal(similarity, absent, zero,
+                                          slope * nonzero * broadcast(prefix.documents.nonzero[begin + r]));
+            }
+            store(scores + r * kLanes<T>, slope);
+        };
+        const EdgeLogits<T> logits(terms_, e);
+        const Lanes<T> top = load(static_cast<const T*>(tile.query_top) + first),
+                       share = load(static_cast<const T*>(tile.query_share) + first),
+                       smooth = load(static_cast<const T*>(tile.query_smooth) + first);
+        const auto similarity_of = [&](int64_t r) { return load(static_cast<const T*>(scores) + r * kLanes<T>); };
+        if (common_top_ > 0) {
+            for (int64_t r = 0; r < n; ++r) {
+                const Lanes<T> similarity = similarity_of(r),
+                               z = logits.template of<EdgeKind::unmasked>(similarity, zero);
+                const Lanes<T> slope =
+                    exp_nonpositive(z - broadcast(common_top_)) * (share + broadcast(tile.document_share[begin + r]));
+                put(r, similarity, select_less_equal(similarity, absent, zero, slope));
+            }
+        } else {
+            with_kind(kind_, [&](auto kind) {
+                constexpr EdgeKind kKind = decltype(kind)::value;
+                const T* const correction = terms_.correction ? terms_.correction + begin : nullptr;
+                const T* const counts = counts_of(chunk, s);
+                for (int64_t r = 0; r < n; ++r) {
+                    const Lanes<T> similarity = similarity_of(r);
+                    const Lanes<T> z =
+                        logits.template of<kKind>(similarity, broadcast(correction ? correction[r] : T(0)));
+                    Lanes<T> slope = edge_slope<kKind>(z, logits.bias, top, share, smooth);
+                    if (counts) slope = slope * load(counts + r * kLanes<T>);
+                    if (t_.both) {
+                        const int64_t j = begin + r;
+                        const EdgeLogits<T> column(terms_, General<T>(terms_, tile.positives[j], T(0)));
+                        slope = slope + edge_slope<kKind>(column.template of<kKind>(similarity, zero), zero,
+                                                          broadcast(tile.document_top[j]),
+                                                          broadcast(tile.document_share[j]),
+                                                          broadcast(tile.document_smooth[j]));
+                    }
+                    put(r, similarity, slope);
+                }
+            });
+        }
+        alignas(64) T moments[kLanes<T>];
+        store(static_cast<T*>(moments), moment);
+        for (int64_t l = 0; l < kLanes<T>; ++l) e.moment[l] += static_cast<double>(moments[l]);
+        this->for_each_positive(chunk, s, {0, n}, [&](int64_t l, int64_t row) {
+            const int64_t i = first + l;
+            if (part[l] == 0) return;
+            T slope = tile.positive_slope[i];
+            if (prefixes) {
+                const T product = slope * tile.positives[i];
+                e.moment[l] += static_cast<double>(product);
+                columns_[row * kLanes<T> + l] += product;
+                slope *= prefix.queries.nonzero[i] * prefix.documents.nonzero[begin + row];
+            }
+            scores[row * kLanes<T> + l] += slope;
+        });
+    }
+
+    void store_moments(int64_t p, int64_t chunk) {
+        T* const part = part_of(p, 0) + chunk * t_.chunk;
+        for (int64_t r = 0; r < t_.documents_in(chunk); ++r)
+            part[r] = sum(load(static_cast<const T*>(columns_) + r * kLanes<T>));
+    }
+
+    void add_longer_prefix(int64_t p, int64_t chunk, int64_t s) {
+        const Prefix<E>& next = t_.prefixes[p + 1];
+        T* const scores = scores_of(p, chunk, s);
+        const T* const above = scores_of(p + 1, chunk, s);
+        const Lanes<T> ratio = load_first(next.queries.norm_ratio + query_of(s), static_cast<int>(rows_of(s)));
+        for (int64_t r = 0; r < t_.documents_in(chunk); ++r) {
+            const int64_t k = r * kLanes<T>;
+            store(scores + k,
+                  multiply_add(load(above + k), ratio * broadcast(next.documents.norm_ratio[chunk * t_.chunk + r]),
+                               load(static_cast<const T*>(scores) + k)));
+        }
+    }
+
+    // The queries' gradient: the products, then the hard negatives, then the norms' derivatives.
+    void finish(int64_t s) {
+        const int64_t columns = padded_columns(t_.prefixes, t_.prefix_count), hard = terms_.hard;
+        const int64_t prefixes = t_.prefix_count, record = negcos::edge_record(prefixes);
+        T *const rows = scratch_, *const coefficient = rows + kLanes<T> * columns;
+        double* const moment = reinterpret_cast<double*>(coefficient + pad_lanes<T>(hard));
+        int32_t* const row = reinterpret_cast<int32_t*>(moment + pad_lanes<double>(prefixes));
+        for (int64_t p = 0, at = 0; p < prefixes; at += t_.tiles[p++].width)
+            unpack_strip(static_cast<const T*>(t_.tiles[p].query_sums) + in_wave(s) * t_.tiles[p].width,
+                         t_.tiles[p].width, rows + at, columns);
+        for (int64_t l = 0; l < rows_of(s); ++l) {
+            const int64_t i = query_of(s) + l;
+            E* const gradient = t_.outputs.grad_queries.data + i * t_.outputs.grad_queries.stride;
+            if (!t_.both && takes_no_part(t_, i)) {
+                clear_rest(gradient, 0, t_.dim);
+                continue;
+            }
+            for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h);
+            T* const total = rows + l * columns;
+            for (int64_t p = 0, at = 0; p < prefixes; at += t_.tiles[p++].width) {
+                const Prefix<E>& prefix = t_.prefixes[p];
+                moment[p] = strip(p, s).moment[l];
+                for (int64_t h = 0; h < hard; ++h) {
+                    const T* edge = t_.hard_slopes + (i * hard + h) * record;
+                    coefficient[h] = edge[p] * prefix.hard.inverse[row[h]];
+                    if (prefixes > 1) moment[p] += static_cast<double>(edge[prefixes + p]);
+                }
+                if (hard > 0) accumulate<true>(total + at, prefix.hard, prefix.dim, row, coefficient, hard);
+            }
+            finish_prefixes(t_.prefixes, prefixes, &Prefix<E>::queries, i, t_.dim, static_cast<const T*>(total), moment,
+                            static_cast<T>(terms_.factor), gradient);
+        }
+    }
+
+    const LossTerms<T>& terms_;
+    EdgeKind kind_;
+    T common_top_;  // for both directions; 0 = none
+    Strip* state_;
+    T *columns_, *scratch_;
+};
+
+// Some strips of the block of queries from `first` on, in a place of the wave, against all chunks one after another.
+// scratch: tile_scratch() elements.
+template <class E>
+void tile_queries(const Tiles<E>& t, TilePass pass, int64_t place, int64_t first, Range strips,
+                  Working<E>* scratch) noexcept {
+    if (t.counts) count_negatives(t, place, first, strips);
+    if (t.general) {
+        GeneralTileTask<E> task(t, place, first, strips, scratch);
+        if (pass.sums) task.sums();
+        if (pass.slopes) task.slopes(!pass.sums);
+        return;
+    }
+    PlainTileTask<E> task(t, place, first, strips);
+    for (int64_t chunk = 0; chunk < t.chunks; ++chunk) task.chunk(chunk);
+    task.close(scratch);
+}
+
+// For both directions: what the blocks of a wave add to the sums of one chunk's columns, in their order.
+template <class E>
+void tile_columns(const Tiles<E>& t, int64_t first, int64_t blocks, int64_t chunk) noexcept {
+    using T = Working<E>;
+    const int64_t n = t.documents_in(chunk), begin = chunk * t.chunk;
     for (int64_t p = 0; p < t.prefix_count; ++p) {
-        if (sums && top > 0) {
-            sum_both(t, p, block, chunk, top, scratch);
-            continue;
-        }
-        const GeneralTilePrefix<E>& tile = t.tiles[p];
-        T* scores = scores_of(t, tile, chunk);
-        const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
-        for (int64_t r = 0; r < count; ++r) {
-            const double dropped = mask_row(t, first + r, begin, n, counts ? counts + r * t.score_stride : nullptr,
-                                            scores + r * t.score_stride);
-            if (sums) sum_row(t, p, first + r, r, chunk, dropped);
-        }
-        if (sums && t.both)
-            with_kind(kind_of(t.terms),
-                      [&](auto constant) { sum_columns<decltype(constant)::value>(t, p, block, chunk); });
+        const TilePrefix<E>& tile = t.tiles[p];
+        for (int64_t place = 0; place < blocks; ++place)
+            for (int64_t task = 0; task < t.tasks(); ++task) {
+                const int64_t from = first + place * t.block + task * kStripsPerTask * kLanes<T>;
+                if (from >= t.batch()) break;
+                const T* const part =
+                    tile.column_parts + (place * t.tasks() + task) * kColumnFields * t.document_count() + begin;
+                for (int64_t r = 0; r < n; r += kLanes<T>) {
+                    const int count = n - r < kLanes<T> ? static_cast<int>(n - r) : kLanes<T>;
+                    T* const tops = tile.document_top + begin + r;
+                    const Lanes<T> before =
+                        from == 0 ? broadcast(kAbsent<T>) : load_first(static_cast<const T*>(tops), count);
+                    const Lanes<T> of_part = load_first(part + r, count), top = larger(before, of_part);
+                    alignas(64) T scale[kLanes<T>], part_scale[kLanes<T>], part_top[kLanes<T>], top_before[kLanes<T>];
+                    store(static_cast<T*>(scale), exp_nonpositive(before - top));
+                    store(static_cast<T*>(part_scale), exp_nonpositive(of_part - top));
+                    store(static_cast<T*>(part_top), of_part);
+                    store(static_cast<T*>(top_before), before);
+                    store_first(tops, top, count);
+                    for (int64_t k = 0; k < count; ++k) {
+                        Sums& sums = tile.document_row[begin + r + k];
+                        if (from == 0) sums = Sums();
+                        // A top of -Inf: nothing there, or NaN alone, which goes on from here.
+                        if (top_before[k] != kAbsent<T>) sums.rescale(static_cast<double>(scale[k]));
+                        const auto field = [&](int64_t f) {
+                            return static_cast<double>(part[f * t.document_count() + r + k]);
+                        };
+                        Sums added;
+                        added.sum = field(1);
+                        added.moment = field(2);
+                        added.spread = field(3);
+                        added.reach = field(4);
+                        added.kept = field(5);
+                        added.dropped = field(6);
+                        sums.add(added, part_top[k] == kAbsent<T> ? 1 : static_cast<double>(part_scale[k]));
+                    }
+                }
+            }
     }
 }
 
-// A loss's weight in the total: half for each direction of two.
 template <class E>
-double weight_of(const GeneralTiles<E>& t, int64_t p, int64_t i) {
-    const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
-    return (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * weight / t.terms.total_weight;
-}
-
-// A weight of 0 takes a query out of the total and the gradients, whatever it has met.
-template <class E>
-bool takes_no_part(const GeneralTiles<E>& t, int64_t i) {
-    return t.terms.weights && t.terms.weights[i] == 0;
-}
-
-// Query i's sums, of all chunks and its hard negatives, put together and closed.
-template <class E>
-void close_query(const GeneralTiles<E>& t, int64_t p, int64_t i, int64_t r, Working<E>* scratch, RowEnd& end) {
+void tile_close_documents(const Tiles<E>& t, Range range) noexcept {
     using T = Working<E>;
-    const LossTerms<T>& terms = t.terms;
-    const GeneralTilePrefix<E>& tile = t.tiles[p];
-    const int64_t at = r * t.chunks, hard = terms.hard, edge = (p * t.batch() + i) * hard;
-    const bool last = p + 1 == t.prefix_count;
-    T *scale = scratch, *list = scale + pad_lanes<T>(t.chunks + kLanes<T>);
-    const General<T> row(terms, tile.positives[i], positive_correction(t, i));
-    for (int64_t h = 0; h < hard; ++h) list[h] = t.hard_similarities[edge + h];
-    for (int64_t h = hard; h < pad_lanes<T>(hard); ++h) list[h] = kAbsent<T>;
-
-    const T* const similarity = list;
-    T top = row.top(similarity, nullptr, hard);
-    for (int64_t c = 0; c < t.chunks; ++c) top = top < tile.chunk_top[at + c] ? tile.chunk_top[at + c] : top;
-    top = row.row_top(top);
-    if (const T common = t.both ? common_top(terms) : T(0); common > 0) top = common;
-    Sums sums = row.sum(similarity, nullptr, nullptr, hard, top);
-    for (int64_t c = 0; c < t.chunks; c += kLanes<T>) {
-        const int64_t n = t.chunks - c < kLanes<T> ? t.chunks - c : kLanes<T>;
-        const Lanes<T> chunk_top = load_first(static_cast<const T*>(tile.chunk_top) + at + c, static_cast<int>(n));
-        store(scale + c, exp_nonpositive(chunk_top - broadcast(top)));
-    }
-    for (int64_t c = 0; c < t.chunks; ++c)
-        row.join(sums, top, tile.chunk_sums[at + c], tile.chunk_top[at + c], scale[c]);
-    auto closed = row.close(top, sums, weight_of(t, p, i));
-    if (takes_no_part(t, i)) {
-        const double loss = closed.loss;
-        closed = {};
-        closed.loss = loss;
-    }
-    tile.query_top[i] = closed.share.top;
-    tile.query_share[i] = closed.share.share;
-    tile.query_smooth[i] = closed.share.smooth;
-    tile.positive_slope[i] = static_cast<T>(closed.positive_slope);
-    end.loss += (t.both ? 0.5 : 1.0) * t.prefixes[p].weight * closed.loss;
-    end.grad_scale += closed.grad_scale;
-    end.grad_bias += closed.total;
-    if (last) {
-        end.rank = static_cast<int64_t>(sums.rank);
-        end.excluded = static_cast<int64_t>(sums.dropped);
-    }
-    if (hard == 0) return;
-    row.slopes(similarity, nullptr, nullptr, hard, closed.share, list);
-    if (takes_no_part(t, i)) memset(list, 0, sizeof(T) * static_cast<size_t>(hard));
-    const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
-    for (int64_t h = 0; h < hard; ++h) {
-        T* out = t.hard_slopes + (i * hard + h) * record;
-        out[p] = list[h];
-        if (prefixes == 1) continue;
-        out[prefixes + p] = list[h] == 0 ? 0 : list[h] * t.hard_similarities[edge + h];
-        out[p] *= t.prefixes[p].queries.nonzero[i] * t.prefixes[p].hard.nonzero[i * hard + h];
-    }
-}
-
-// From the slopes in each prefix's loss to those in the gradient of each prefix's columns.
-template <class E>
-void link_hard_edges(const GeneralTiles<E>& t, int64_t i) {
-    const int64_t record = negcos::edge_record(t.prefix_count);
-    for (int64_t p = t.prefix_count - 2; p >= 0; --p) {
-        const Prefix<E>& next = t.prefixes[p + 1];
-        for (int64_t row = i * t.terms.hard; row < (i + 1) * t.terms.hard; ++row) {
-            Working<E>* out = t.hard_slopes + row * record + p;
-            out[0] += out[1] * (next.queries.norm_ratio[i] * next.hard.norm_ratio[row]);
-        }
-    }
-}
-
-template <class E>
-void general_close_queries(const GeneralTiles<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
-    for (int64_t r = range.begin; r < range.end; ++r) {
-        RowEnd sum;
-        for (int64_t p = 0; p < t.prefix_count; ++p) close_query(t, p, first + r, r, scratch, sum);
-        link_hard_edges(t, first + r);
-        t.queries[first + r] = sum;
-    }
-}
-
-template <class E>
-void general_close_documents(const GeneralTiles<E>& t, Range range) noexcept {
-    using T = Working<E>;
+    const T common = common_top(t.terms);
     for (int64_t j = range.begin; j < range.end; ++j) {
-        RowEnd sum;
+        RowEnd end;
         for (int64_t p = 0; p < t.prefix_count; ++p) {
-            const GeneralTilePrefix<E>& tile = t.tiles[p];
-            const Sums& sums = tile.document_sums[j];
+            const TilePrefix<E>& tile = t.tiles[p];
+            const Sums& sums = tile.document_row[j];
             const General<T> row(t.terms, tile.positives[j], T(0));
-            const T negatives = tile.document_top[j], common = common_top(t.terms);
-            const T top = common > 0 ? common : row.row_top(negatives);
+            const T negatives = tile.document_top[j], top = common > 0 ? common : row.row_top(negatives);
             Sums shifted = sums;
             if (negatives != kAbsent<T> && top != negatives)
                 shifted.rescale(static_cast<double>(exp_one(negatives - top)));
@@ -466,196 +691,56 @@ void general_close_documents(const GeneralTiles<E>& t, Range range) noexcept {
             tile.document_share[j] = closed.share.share;
             tile.document_smooth[j] = closed.share.smooth;
             tile.positive_slope[j] += static_cast<T>(closed.positive_slope);
-            sum.loss += 0.5 * t.prefixes[p].weight * closed.loss;
-            sum.grad_scale += closed.grad_scale;
-            if (p + 1 == t.prefix_count) sum.excluded = static_cast<int64_t>(sums.dropped);
+            end.loss += 0.5 * t.prefixes[p].weight * closed.loss;
+            end.grad_scale += closed.grad_scale;
+            if (p + 1 == t.prefix_count) end.excluded = static_cast<int64_t>(sums.dropped);
         }
-        t.documents[j] = sum;
+        t.documents[j] = end;
     }
 }
 
-// Row r's slopes in place of its scores.
+// scratch: the columns of all prefixes, twice, and a number for each prefix.
 template <class E>
-void slopes_of_row(const GeneralTiles<E>& t, int64_t p, int64_t i, int64_t r, int64_t chunk) {
+void tile_finish_documents(const Tiles<E>& t, int64_t chunk, Working<E>* scratch) noexcept {
     using T = Working<E>;
-    const GeneralTilePrefix<E>& tile = t.tiles[p];
-    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk);
-    T* scores = scores_of(t, tile, chunk) + r * t.score_stride;
-    const T* counts = t.counts ? t.counts + (scores - tile.scores) : nullptr;
-    const General<T> query(t.terms, tile.positives[i], positive_correction(t, i));
-    const EdgeShare<T> w{tile.query_top[i], tile.query_share[i], tile.query_smooth[i]};
-    if (!t.both) {
-        query.slopes(scores, t.terms.correction ? t.terms.correction + begin : nullptr, counts, n, w, scores);
-        return;
-    }
-    if (const T common = common_top(t.terms); common > 0) {
-        const Lanes<T> factor = broadcast(query.factor), top = broadcast(common), share = broadcast(w.share);
-        const Lanes<T> zero = broadcast(T(0)), absent = broadcast(kAbsent<T>);
-        const T* const shares = tile.document_share + begin;
-        for (int64_t k = 0; k < n; k += kLanes<T>) {
-            const Lanes<T> s = load(static_cast<const T*>(scores) + k), z = multiply_add(factor, s, zero);
-            const Lanes<T> slope = exp_nonpositive(z - top) * (share + load(shares + k));
-            store(scores + k, select_less_equal(s, absent, zero, slope));
+    const int64_t n = t.documents_in(chunk), begin = chunk * t.chunk;
+    const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
+    T *const total = scratch, *const unit = total + columns;
+    double* const moment = reinterpret_cast<double*>(unit + columns);
+    for (int64_t r = 0; r < n; ++r) {
+        const int64_t j = begin + r;
+        for (int64_t p = 0, at = 0; p < t.prefix_count; at += t.tiles[p++].width) {
+            const TilePrefix<E>& tile = t.tiles[p];
+            for (int64_t c = 0; c < tile.width; c += kLanes<T>)
+                store(total + at + c,
+                      load(static_cast<const T*>(tile.document_sums) + begin * tile.width + c * n + r * kLanes<T>));
+            moment[p] = tile.document_moment ? tile.document_moment[j] : 0;
         }
-        return;
-    }
-    with_kind(query.kind, [&](auto constant) {
-        constexpr EdgeKind kKind = decltype(constant)::value;
-        const Lanes<T> factor = broadcast(query.factor), limit = broadcast(query.limit), zero = broadcast(T(0));
-        const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
-        const T *const tops = tile.document_top + begin, *const shares = tile.document_share + begin;
-        const T *const smooths = tile.document_smooth + begin, *const positives = tile.positives + begin;
-        for (int64_t k = 0; k < n; k += kLanes<T>) {
-            const Lanes<T> s = load(static_cast<const T*>(scores) + k);
-            const Lanes<T> of_query =
-                edge_slope<kKind>(negative_logit<kKind>(s, factor, zero, limit), zero, top, share, smooth);
-            const Lanes<T> z = ColumnLogits<T>(t.terms, positives + k).template of<kKind>(s);
-            const Lanes<T> of_document =
-                edge_slope<kKind>(z, zero, load(tops + k), load(shares + k), load(smooths + k));
-            store(scores + k, of_query + of_document);
-        }
-    });
-}
-
-// Slopes of a block of queries and one chunk of documents in place of the scores, and what they add to both gradients.
-template <class E>
-void general_tile_slopes(const GeneralTiles<E>& t, Range block, int64_t chunk, Working<E>* scratch) noexcept {
-    const int64_t first = block.begin, count = block.count();
-    using T = Working<E>;
-    const int64_t begin = chunk * t.chunk, n = documents_in(t, chunk), padded = pad_lanes<T>(n);
-    for (int64_t p = 0; p < t.prefix_count; ++p) {
-        const GeneralTilePrefix<E>& tile = t.tiles[p];
-        const Prefix<E>& prefix = t.prefixes[p];
-        T *const panel = scores_of(t, tile, chunk), *const columns = scratch, *const before = columns + t.chunk;
-        for (int64_t k = 0; k < padded && t.prefix_count > 1; ++k) columns[k] = 0;
-        for (int64_t r = 0; r < count; ++r) {
-            const int64_t i = first + r, positive_at = t.candidates.positive(i) - begin;
-            T* row = panel + r * t.score_stride;
-            if (!t.both && takes_no_part(t, i)) {
-                memset(row, 0, sizeof(T) * static_cast<size_t>(padded));
-                if (t.prefix_count > 1) tile.chunk_moment[r * t.chunks + chunk] = 0;
-                continue;
-            }
-            if (t.prefix_count > 1) memcpy(before, row, sizeof(T) * static_cast<size_t>(padded));
-            slopes_of_row(t, p, i, r, chunk);
-            if (positive_at >= 0 && positive_at < n) row[positive_at] += tile.positive_slope[i];
-            if (t.prefix_count == 1) continue;
-            if (positive_at >= 0 && positive_at < n) before[positive_at] = tile.positives[i];
-            const Lanes<T> zero = broadcast(T(0)), absent = broadcast(kAbsent<T>),
-                           nonzero = broadcast(prefix.queries.nonzero[i]);
-            Lanes<T> moment = zero;
-            for (int64_t k = 0; k < padded; k += kLanes<T>) {
-                const Lanes<T> s = load(static_cast<const T*>(before) + k), w = load(static_cast<const T*>(row) + k);
-                const Lanes<T> part = w * select_less_equal(s, absent, zero, s);
-                moment = moment + part;
-                store(columns + k, load(static_cast<const T*>(columns) + k) + part);
-                // Beyond the last document `nonzero` is not known, and slopes are 0.
-                const Lanes<T> column_nonzero = load(static_cast<const T*>(prefix.documents.nonzero) + begin + k);
-                store(row + k, select_less_equal(s, absent, zero, w * nonzero * column_nonzero));
-            }
-            tile.chunk_moment[r * t.chunks + chunk] = static_cast<double>(sum(moment));
-        }
-        for (int64_t k = 0; k < n && t.prefix_count > 1; ++k) {
-            double& sum = tile.document_moment[begin + k];
-            sum = (first > 0 ? sum : 0) + static_cast<double>(columns[k]);
-        }
-    }
-    for (int64_t p = t.prefix_count - 1; p >= 0; --p) {
-        const GeneralTilePrefix<E>& tile = t.tiles[p];
-        T* const panel = scores_of(t, tile, chunk);
-        if (p + 1 < t.prefix_count) {
-            const Prefix<E>& next = t.prefixes[p + 1];
-            const T* const above = scores_of(t, t.tiles[p + 1], chunk);
-            for (int64_t r = 0; r < count; ++r) {
-                const Lanes<T> ratio = broadcast(next.queries.norm_ratio[first + r]);
-                for (int64_t k = 0; k < padded; k += kLanes<T>) {
-                    const int64_t at = r * t.score_stride + k;
-                    store(panel + at,
-                          multiply_add(load(above + at),
-                                       ratio * load(static_cast<const T*>(next.documents.norm_ratio) + begin + k),
-                                       load(static_cast<const T*>(panel) + at)));
-                }
-            }
-        }
-        const int64_t vectors = tile.width / kLanes<T>;
-        if (t.outputs.grad_queries.data)
-            multiply<Left::kStepsTogether>(StridedProduct<T>{
-                panel, t.score_stride, tile.document_units + begin * tile.stride, kLanes<T>, tile.stride,
-                tile.partial + chunk * t.block * tile.stride, tile.stride, kLanes<T>, count, vectors, n, false});
-        if (t.outputs.grad_documents.data)
-            multiply<Left::kRowsTogether>(StridedProduct<T>{
-                panel, t.score_stride, tile.query_units + first * tile.stride, kLanes<T>, tile.stride,
-                tile.gradient_sums + begin * tile.stride, tile.stride, kLanes<T>, n, vectors, count, first > 0});
-    }
-}
-
-// Rows of a block: their parts from all chunks in order, then the hard negatives, then the norms'
-// derivatives.
-template <class E>
-void general_finish_queries(const GeneralTiles<E>& t, int64_t first, Range range, Working<E>* scratch) noexcept {
-    using T = Working<E>;
-    const int64_t columns = padded_columns(t.prefixes, t.prefix_count), hard = t.terms.hard;
-    const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
-    T *total = scratch, *coefficient = total + columns;
-    int32_t* row = reinterpret_cast<int32_t*>(coefficient + pad_lanes<T>(hard));
-    double* moment = reinterpret_cast<double*>(row + pad_lanes<float>(hard));
-    for (int64_t r = range.begin; r < range.end; ++r) {
-        const int64_t i = first + r;
-        if (!t.both && takes_no_part(t, i)) {
-            clear_rest(t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride, 0, t.dim);
+        E* const gradient = t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride;
+        const T factor = static_cast<T>(t.terms.factor);
+        if (t.general) {
+            finish_prefixes(t.prefixes, t.prefix_count, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total),
+                            moment, factor, gradient);
             continue;
         }
-        for (int64_t h = 0; h < hard; ++h) row[h] = static_cast<int32_t>(i * hard + h);
-        int64_t at = columns;
-        for (int64_t p = t.prefix_count - 1; p >= 0; --p) {
-            const GeneralTilePrefix<E>& tile = t.tiles[p];
-            const Prefix<E>& prefix = t.prefixes[p];
-            at -= pad_lanes<T>(prefix.dim);
-            for (int64_t c = 0; c < tile.width; c += kLanes<T>) {
-                Lanes<T> sum = broadcast(T(0));
-                for (int64_t k = 0; k < t.chunks; ++k)
-                    sum = sum + load(static_cast<const T*>(tile.partial) + (k * t.block + r) * tile.stride + c);
-                store(total + at + c, sum);
-            }
-            double sum = 0;
-            for (int64_t k = 0; k < t.chunks && prefixes > 1; ++k) sum += tile.chunk_moment[r * t.chunks + k];
-            for (int64_t h = 0; h < hard; ++h) {
-                const T* edge = t.hard_slopes + (i * hard + h) * record;
-                coefficient[h] = edge[p] * prefix.hard.inverse[row[h]];
-                if (prefixes > 1) sum += static_cast<double>(edge[prefixes + p]);
-            }
-            moment[p] = sum;
-            if (hard > 0) accumulate<true>(total + at, prefix.hard, prefix.dim, row, coefficient, hard);
-        }
-        finish_prefixes(t.prefixes, t.prefix_count, &Prefix<E>::queries, i, t.dim, static_cast<const T*>(total), moment,
-                        static_cast<T>(t.terms.factor),
-                        t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
-    }
-}
-
-template <class E>
-void general_finish_documents(const GeneralTiles<E>& t, Range range, Working<E>* scratch) noexcept {
-    using T = Working<E>;
-    const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
-    T* total = scratch;
-    double* moment = reinterpret_cast<double*>(total + columns);
-    for (int64_t j = range.begin; j < range.end; ++j) {
-        for (int64_t p = 0, at = 0; p < t.prefix_count; at += t.tiles[p++].width) {
-            const GeneralTilePrefix<E>& tile = t.tiles[p];
-            memcpy(total + at, tile.gradient_sums + j * tile.stride, sizeof(T) * static_cast<size_t>(tile.width));
-            moment[p] = t.prefix_count > 1 ? tile.document_moment[j] : 0;
-        }
-        finish_prefixes(t.prefixes, t.prefix_count, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total),
-                        moment, static_cast<T>(t.terms.factor),
-                        t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride);
+        const negcos::Rows<E>& documents = t.prefixes[0].documents;
+        load_unit(documents, j, t.dim, unit);
+        finish_gradient(static_cast<const T*>(total), static_cast<const T*>(unit), T(1),
+                        static_cast<double>(documents.above_floor[j]), documents.inverse[j], factor,
+                        documents.rescale[j], t.dim, gradient);
     }
 }
 
 // All queries in order.
 template <class E>
-negcos::Totals general_totals(const GeneralTiles<E>& t) noexcept {
+negcos::Totals tile_totals(const Tiles<E>& t) noexcept {
+    using T = Working<E>;
     negcos::Totals totals;
-    LossWriter<E, GeneralRow<Working<E>>> writer(t.outputs);
+    if (!t.general) {
+        for (int64_t strip = 0; strip * kLanes<T> < t.batch(); ++strip) totals.add(t.totals[strip]);
+        return totals;
+    }
+    LossWriter<E, GeneralRow<T>> writer(t.outputs);
     for (int64_t i = 0; i < t.batch(); ++i) {
         RowEnd end = t.queries[i];
         if (t.both) {
@@ -675,21 +760,17 @@ negcos::Totals general_totals(const GeneralTiles<E>& t) noexcept {
     return totals;
 }
 
+// Elements, for all of the above.
 template <class E>
-int64_t general_tile_scratch(const Prefix<E>* prefixes, int64_t prefix_count, int64_t chunk, int64_t chunks,
-                             int64_t hard) noexcept {
+int64_t tile_scratch(const Tiles<E>& t) noexcept {
     using T = Working<E>;
-    const int64_t rows =
-        padded_columns(prefixes, prefix_count) + 4 * pad_lanes<T>(hard + kLanes<T>) + pad_lanes<T>(2 * prefix_count);
-    const int64_t close = pad_lanes<T>(chunks + kLanes<T>) + pad_lanes<T>(hard + kLanes<T>);
-    int64_t most = 2 * chunk;
-    for (int64_t p = 0; p < prefix_count; ++p) {
-        const int64_t packed =
-            hard * negcos::odd_lines<T>(prefixes[p].dim) + pad_lanes<T>(hard) * pad_lanes<T>(prefixes[p].dim);
-        if (most < packed + kLanes<T> + pad_lanes<T>(hard)) most = packed + kLanes<T> + pad_lanes<T>(hard);
-    }
-    if (most < rows) most = rows;
-    return most < close ? close : most;
+    const int64_t columns = padded_columns(t.prefixes, t.prefix_count), prefixes = t.prefix_count;
+    const int64_t numbers = pad_lanes<double>(prefixes) * static_cast<int64_t>(sizeof(double) / sizeof(T));
+    const int64_t rows = 2 * kLanes<T> < kTileRows ? kTileRows : 2 * kLanes<T>;
+    int64_t most = rows * columns + numbers;
+    if (!t.general) return most < t.block * columns ? t.block * columns : most;
+    most += 3 * pad_lanes<T>(t.terms.hard + kLanes<T>);  // coefficients and rows of hard negatives
+    return most + GeneralTileTask<E>::state_size(prefixes, t.chunk);
 }
 
 }  // namespace

@@ -101,7 +101,7 @@ public:
     void gather_scratch() { take_scratch(table_.gather_scratch(dim_, kSlots)); }
     void gather_queries() { *totals_ = table_.gather_queries(gather_, kAll, scratch_.data()); }
     void gather_gradient() {
-        table_.gather_gradient({plain_.documents(), plain_.queries(), dim_, pairs_.incoming(), gather_.slopes,
+        table_.gather_gradient({plain_.documents(), plain_.queries(), dim_, pairs_.lists(), gather_.arcs,
                                 plain_.terms.factor, plain_.outputs.grad_documents},
                                kAll, scratch_.data());
     }
@@ -198,7 +198,7 @@ private:
             outputs.grad_hard_negatives = {arena.take<E>(kHardEdges * dim_), dim_};
         }
 
-        take(gather_.slopes, kEdges);
+        take(gather_.arcs, kEdges + negcos::kArcsAhead);
         take(gather_.positives, kRows);
         for (T** array : {&batch_slopes_, &batch_exps_}) take(*array, kRows);
 
@@ -208,7 +208,7 @@ private:
         take(tiles_.totals, kRows / kLine);
 
         const int64_t record = negcos::edge_record(general_.prefix_count);
-        take(general_gather_.slopes, kEdges * record);
+        take(general_gather_.arcs, kEdges * record);
         take(general_gather_.hard_slopes, kHardEdges * record);
         take(general_tiles_.hard_similarities, general_.prefix_count * kHardEdges);
         take(general_tiles_.hard_slopes, kHardEdges * record);
@@ -284,6 +284,7 @@ private:
         gather_.outputs.grad_queries = plain_.outputs.grad_queries;
         gather_.candidates = pairs_.candidates();
         gather_.candidates.complete = true;  // like drawn ones
+        gather_.lists = pairs_.lists();
         tiles_.outputs = plain_.outputs;
     }
 
@@ -306,7 +307,7 @@ private:
         general_gather_.terms = general_tiles_.terms = terms;
         general_gather_.outputs = general_tiles_.outputs = general_.outputs;
         general_gather_.candidates = pairs_.candidates();
-        general_gather_.incoming = pairs_.incoming();
+        general_gather_.lists = pairs_.lists();
     }
 
     // As much as was asked for, and a line that nobody may touch. The size is compared like all that kernels write.

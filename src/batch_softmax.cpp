@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "batch_softmax.hpp"
 
+#include <algorithm>
+#include <utility>
+
 namespace negcos {
 
 template <class E>
@@ -12,27 +15,10 @@ void BatchSoftmaxEngine<E>::reserve(Arena& arena, int64_t workers) {
     similarity_ = arena.take<T>(batch);
     exps_ = arena.take<T>(pad_lanes<T>(batch));
     slopes_ = problem.gradients() ? arena.take<T>(batch) : nullptr;
-    start_ = problem.positives ? arena.take<int64_t>(batch + 1) : nullptr;
-    edge_ = problem.positives ? arena.take<Edge>(batch) : nullptr;
+    arcs_ = problem.gradients() ? arena.take<Arc<T>>(batch + kArcsAhead) : nullptr;
     rows_per_task_ = rows_per_task(saturated_product(slots, problem.dim));
     scratch_size_ = kernels_.gather_scratch(problem.dim, slots);
     scratch_ = arena.take<T>(scratch_size_ * workers);
-}
-
-// Seen from a query, the one edge leads to its positive; its slot is the whole index of the edge.
-template <class E>
-Incoming BatchSoftmaxEngine<E>::documents_of_queries() {
-    const int64_t batch = problem_.queries().count;
-    Incoming incoming;
-    incoming.direct = batch;
-    if (!problem_.positives) return incoming;
-    for (int64_t i = 0; i <= batch; ++i) start_[i] = i;
-    for (int64_t i = 0; i < batch; ++i)
-        edge_[i] = {static_cast<int32_t>(problem_.positives[i]), static_cast<int32_t>(i)};
-    incoming.start = start_;
-    incoming.edge = edge_;
-    incoming.slots = 0;
-    return incoming;
 }
 
 template <class E>
@@ -60,15 +46,26 @@ bool BatchSoftmaxEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tota
 
     totals = kernels_.batch_softmax({queries.count, similarity_, problem.terms, slopes_, exps_, problem.outputs});
 
-    const auto gradient = [&](const Rows<E>& targets, const Rows<E>& sources, const Incoming& incoming,
-                              Output<E> output) {
+    if (!positives_.build(parallel, kernels, small)) return false;
+    // Each query has one edge, to its positive; seen from the query, it is arc i.
+    const auto gradient = [&](const Rows<E>& targets, const Rows<E>& sources, const ArcLists& lists,
+                              const auto& edge_ends, Output<E> output) {
         if (!output.data) return true;
-        const GatherGradient<E> work{targets, sources, problem.dim, incoming, slopes_, problem.terms.factor, output};
+        for (int64_t i = 0; i < queries.count; ++i) {
+            const auto [target, source] = edge_ends(i);
+            arcs_[lists.place(i, 0, target)] = {static_cast<int32_t>(source), slopes_[i] * sources.inverse[source]};
+        }
+        std::fill_n(arcs_ + queries.count, kArcsAhead, Arc<T>{});
+        const GatherGradient<E> work{targets, sources, problem.dim, lists, arcs_, problem.terms.factor, output};
         return blocks(targets.count, [&](Range range, T* scratch) { kernels_.gather_gradient(work, range, scratch); });
     };
-    return positives_.build(parallel, kernels, small) &&
-           gradient(queries, documents, documents_of_queries(), problem.outputs.grad_queries) &&
-           gradient(documents, queries, positives_.incoming(), problem.outputs.grad_documents);
+    const auto positive = [&](int64_t i) { return problem.positives ? problem.positives[i] : i; };
+    return gradient(
+               queries, documents, {1, queries.count, nullptr, nullptr},
+               [&](int64_t i) { return std::pair(i, positive(i)); }, problem.outputs.grad_queries) &&
+           gradient(
+               documents, queries, positives_.lists(), [&](int64_t i) { return std::pair(positive(i), i); },
+               problem.outputs.grad_documents);
 }
 
 template class BatchSoftmaxEngine<float>;

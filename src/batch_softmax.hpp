@@ -27,14 +27,11 @@ public:
     bool run(Parallel& parallel, const Kernels& kernels, Totals& totals);
 
 private:
-    Incoming documents_of_queries();
-
     const Problem<E>& problem_;
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
     Pairs positives_;  // the graph of the loss: each query and its positive
-    int64_t* start_ = nullptr;
-    Edge* edge_ = nullptr;
+    Arc<T>* arcs_ = nullptr;
     int64_t rows_per_task_ = 0, scratch_size_ = 0;
     T *similarity_ = nullptr, *slopes_ = nullptr, *exps_ = nullptr, *scratch_ = nullptr;
 };

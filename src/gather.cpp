@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "gather.hpp"
 
+#include <algorithm>
+
 namespace negcos {
 
 template <class E>
@@ -9,7 +11,7 @@ void GatherEngine<E>::reserve(Arena& arena, int64_t workers) {
     const int64_t batch = problem.queries().count, slots = pairs_.slots();
     const bool transpose = problem.outputs.grad_documents.data;
     pairs_.reserve(arena, workers, transpose);
-    slopes_ = transpose ? arena.take<T>(batch * slots) : nullptr;
+    arcs_ = transpose ? arena.take<Arc<T>>(batch * slots + kArcsAhead) : nullptr;
     rows_per_task_ = rows_per_task(saturated_product(slots, problem.dim));
     task_totals_ = arena.take<Totals>(tasks_of(batch, rows_per_task_));
     scratch_size_ = kernels_.gather_scratch(problem.dim, slots);
@@ -33,7 +35,8 @@ bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& to
     forward.dim = problem.dim;
     forward.candidates = pairs_.candidates();
     forward.terms = problem.terms;
-    forward.slopes = slopes_;
+    forward.lists = pairs_.lists();
+    forward.arcs = arcs_;
     forward.outputs = problem.outputs;
     if (!blocks(queries.count, [&](Range range, T* scratch) {
             task_totals_[range.begin / rows_per_task_] = kernels_.gather_queries(forward, range, scratch);
@@ -42,13 +45,9 @@ bool GatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Totals& to
     for (int64_t task = 0; task < tasks_of(queries.count, rows_per_task_); ++task) totals.add(task_totals_[task]);
 
     if (!problem.outputs.grad_documents.data) return true;
-    const GatherGradient<E> backward{documents,
-                                     queries,
-                                     problem.dim,
-                                     pairs_.incoming(),
-                                     slopes_,
-                                     problem.terms.factor,
-                                     problem.outputs.grad_documents};
+    std::fill_n(arcs_ + pairs_.lists().begin(documents.count), kArcsAhead, Arc<T>{});
+    const GatherGradient<E> backward{
+        documents, queries, problem.dim, pairs_.lists(), arcs_, problem.terms.factor, problem.outputs.grad_documents};
     return blocks(documents.count,
                   [&](Range range, T* scratch) { kernels_.gather_gradient(backward, range, scratch); });
 }

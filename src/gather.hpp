@@ -28,7 +28,8 @@ private:
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
     int64_t rows_per_task_ = 0, scratch_size_ = 0;
-    T *slopes_ = nullptr, *scratch_ = nullptr;
+    Arc<T>* arcs_ = nullptr;
+    T* scratch_ = nullptr;
     Totals* task_totals_ = nullptr;
 };
 

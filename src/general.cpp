@@ -9,7 +9,7 @@ void GeneralGatherEngine<E>::reserve(Arena& arena, int64_t workers) {
     pairs_.reserve(arena, workers, problem.outputs.grad_documents.data);
     work_ = GeneralGather<E>();
     const int64_t record = edge_record(problem.prefix_count);
-    if (problem.outputs.grad_documents.data) work_.slopes = arena.take<T>(batch * pairs_.slots() * record);
+    if (problem.outputs.grad_documents.data) work_.arcs = arena.take<Arc<T>>(batch * pairs_.slots() * record);
     if (problem.outputs.grad_hard_negatives.data)
         work_.hard_slopes = arena.take<T>(batch * problem.terms.hard * record);
     rows_per_task_ = rows_per_task(saturated_product(slots, problem.dim));
@@ -29,7 +29,7 @@ bool GeneralGatherEngine<E>::run(Parallel& parallel, const Kernels& kernels, Tot
     work_.prefix_count = problem.prefix_count;
     work_.dim = problem.dim;
     work_.candidates = pairs_.candidates();
-    work_.incoming = pairs_.incoming();
+    work_.lists = pairs_.lists();
     work_.terms = problem.terms;
     work_.outputs = problem.outputs;
     const auto blocks = [&](int64_t rows, auto&& body) {

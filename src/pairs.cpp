@@ -63,41 +63,36 @@ void Pairs::reserve(Arena& arena, int64_t workers, bool transpose) {
         shuffled_ = arena.take<int32_t>(batch_);
     }
     if (!transpose) return;
-    incoming_ = {batch_, nullptr, rounds, candidates_.round_stride, nullptr, nullptr, slots()};
-    if (!candidates_.positives && (rounds == 0 || permutes(sampling_))) {
-        incoming_.inverse = inverse_ = arena.take<int32_t>(drawn);
-        return;
-    }
+    lists_ = {slots(), batch_, nullptr, nullptr};
+    // A permutation reaches each document once: its edge of round r has place 1 + r.
+    if (!candidates_.positives && (rounds == 0 || permutes(sampling_))) return;
     const int64_t edges = batch_ * slots(), stride = odd_lines<int64_t>(documents_);
     // More tasks than a document has edges would spend their time on adding up what they counted. The room grows with
     // each size alone, so that smaller calls fit in it.
     const int64_t most = std::min(kMostTasks, workers);
     tasks_ = std::min(most, 1 + edges / std::max<int64_t>(stride, 1));
-    places_ = arena.take<int64_t>(std::min(most * stride, stride + edges));
-    incoming_.start = start_ = arena.take<int64_t>(documents_ + 1);
-    incoming_.edge = edge_ = arena.take<Edge>(edges);
+    next_ = arena.take<int64_t>(std::min(most * stride, stride + edges));
+    lists_.start = start_ = arena.take<int64_t>(documents_ + 1);
+    lists_.places = places_ = arena.take<int64_t>(edges);
 }
 
 bool Pairs::build(Parallel& parallel, const Kernels& kernels, bool run_inline) {
     const int64_t rounds = batch_ > 0 && negatives_ ? candidates_.rounds : 0;
     if (shifts_ && rounds > 0) draw_shifts(kernels, seed_, step_, batch_, rounds, shifts_, shuffled_);
     if (!parallel.for_each(rounds, run_inline, [&](int64_t round, int64_t) { draw(kernels, round); })) return false;
-    return !edge_ || sort_edges(parallel, run_inline);
+    return !start_ || find_places(parallel, run_inline);
 }
 
 void Pairs::draw(const Kernels& kernels, int64_t r) {
     const uint32_t round = static_cast<uint32_t>(r);
     int32_t* negatives = negatives_ + r * candidates_.round_stride;
-    int32_t* inverse = inverse_ ? inverse_ + r * candidates_.round_stride : nullptr;
     switch (sampling_) {
         case Sampling::shuffle:
         case Sampling::derangement:
-            draw_permutation(kernels, seed_, step_, round, batch_, sampling_ == Sampling::derangement, negatives,
-                             inverse);
+            draw_permutation(kernels, seed_, step_, round, batch_, sampling_ == Sampling::derangement, negatives);
             break;
         case Sampling::cyclic:
             fill_cyclic(batch_, shifts_[r], negatives);
-            if (inverse) fill_cyclic(batch_, batch_ - shifts_[r], inverse);
             break;
         case Sampling::uniform:
             return draw_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
@@ -113,34 +108,33 @@ void Pairs::draw(const Kernels& kernels, int64_t r) {
 
 // A counting sort by document: stable, so each document's edges come in the order of queries and slots, whatever the
 // number of tasks. Each task counts the edges of its own range of queries by document; summed up over documents and,
-// for each, over tasks, the counts become the places where each task puts them.
-bool Pairs::sort_edges(Parallel& parallel, bool run_inline) {
+// for each, over tasks, the counts become the places that each task gives out.
+bool Pairs::find_places(Parallel& parallel, bool run_inline) {
     const int64_t stride = odd_lines<int64_t>(documents_);
     const auto each_edge = [this, stride](int64_t task, auto&& visit) {
         const Candidates candidates = candidates_;  // a copy, which counting cannot change
-        int64_t* places = places_ + task * stride;
+        int64_t* next = next_ + task * stride;
         for (int64_t i = batch_ * task / tasks_, end = batch_ * (task + 1) / tasks_; i < end; ++i) {
-            const int32_t query = static_cast<int32_t>(i);
-            visit(places[candidates.positive(i)], Edge{query, 0});
+            int64_t edge = i * candidates.slots();
+            visit(next[candidates.positive(i)], edge);
             const int32_t* negatives = candidates.negatives + i * candidates.row_stride;
             for (int64_t r = 0; r < candidates.rounds; ++r)
-                if (const int32_t j = negatives[r * candidates.round_stride]; j >= 0)
-                    visit(places[j], Edge{query, static_cast<int32_t>(1 + r)});
+                if (const int32_t j = negatives[r * candidates.round_stride]; ++edge, j >= 0) visit(next[j], edge);
         }
     };
     if (!parallel.for_each(tasks_, run_inline, [&](int64_t task, int64_t) {
-            std::memset(places_ + task * stride, 0, sizeof(int64_t) * static_cast<size_t>(documents_));
-            each_edge(task, [](int64_t& count, Edge) { ++count; });
+            std::memset(next_ + task * stride, 0, sizeof(int64_t) * static_cast<size_t>(documents_));
+            each_edge(task, [](int64_t& count, int64_t) { ++count; });
         }))
         return false;
-    int64_t next = 0;
+    int64_t place = 0;
     for (int64_t j = 0; j < documents_; ++j) {
-        start_[j] = next;
-        for (int64_t task = 0; task < tasks_; ++task) next += std::exchange(places_[task * stride + j], next);
+        start_[j] = place;
+        for (int64_t task = 0; task < tasks_; ++task) place += std::exchange(next_[task * stride + j], place);
     }
-    start_[documents_] = next;
+    start_[documents_] = place;
     return parallel.for_each(tasks_, run_inline, [&](int64_t task, int64_t) {
-        each_edge(task, [sorted = edge_](int64_t& place, Edge edge) { sorted[place++] = edge; });
+        each_edge(task, [places = places_](int64_t& next, int64_t edge) { places[edge] = next++; });
     });
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The candidate lists as a bipartite graph: the negatives as edges from queries to documents, and its transpose, so
-// that a document's gradient is a gather like a query's: written once, by one task, in a fixed order.
+// The candidate lists as a bipartite graph: the negatives as edges from queries to documents, and the place of each
+// edge among those of its document, so that a document's gradient is a gather like a query's: written once, by one
+// task, in a fixed order.
 #ifndef NEGCOS_PAIRS_HPP
 #define NEGCOS_PAIRS_HPP
 
@@ -26,7 +27,7 @@ public:
 
     int64_t slots() const { return candidates_.slots(); }
     const Candidates& candidates() const { return candidates_; }
-    const Incoming& incoming() const { return incoming_; }
+    const ArcLists& lists() const { return lists_; }
 
     void reserve(Arena& arena, int64_t workers, bool transpose);
     // Draws the rounds and, if the arrays were reserved, transposes: in parallel. False when the caller's threads
@@ -37,18 +38,18 @@ public:
 
 private:
     void draw(const Kernels& kernels, int64_t round);
-    bool sort_edges(Parallel& parallel, bool run_inline);
+    bool find_places(Parallel& parallel, bool run_inline);
 
     int64_t batch_, documents_;
     Sampling sampling_ = Sampling::given;
     uint64_t seed_ = 0, step_ = 0;
     Candidates candidates_;
-    Incoming incoming_;
-    int32_t *negatives_ = nullptr, *inverse_ = nullptr;  // what was drawn; nullptr when given
-    int32_t *shifts_ = nullptr, *shuffled_ = nullptr;    // of CYCLIC
-    int64_t tasks_ = 0;                                  // of the sort: each counts its queries' edges by document
-    int64_t *start_ = nullptr, *places_ = nullptr;       // places_: of each task, by document
-    Edge* edge_ = nullptr;
+    ArcLists lists_;
+    int32_t* negatives_ = nullptr;                     // what was drawn; nullptr when given
+    int32_t *shifts_ = nullptr, *shuffled_ = nullptr;  // of CYCLIC
+    int64_t tasks_ = 0;                                // of the sort: each counts its queries' edges by document
+    int64_t *start_ = nullptr, *next_ = nullptr;       // next_: the next place of each task, by document
+    int64_t* places_ = nullptr;
 };
 
 }  // namespace negcos

@@ -18,37 +18,37 @@ void WordStream::refill() noexcept {
 
 namespace {
 
-// Inline, so that the place in the stream stays in a register.
-template <bool kDerangement, bool kInverse>
-[[gnu::always_inline]] inline bool shuffle(WordStream& words, int64_t n, int32_t* permutation,
-                                           int32_t* inverse) noexcept {
+// Durstenfeld's shuffle settles position i at step i, so that a fixed point of a derangement shows early: then false.
+template <bool kDerangement>
+bool shuffle(WordStream& words, int64_t n, int32_t* permutation) noexcept {
     for (int64_t i = 0; i < n; ++i) permutation[i] = static_cast<int32_t>(i);
-    for (int64_t i = n - 1; i > 0; --i) {
-        const uint32_t j = words.below(static_cast<uint32_t>(i) + 1);
-        const int32_t drawn = permutation[j];
-        permutation[j] = permutation[i];
-        permutation[i] = drawn;
-        if (kDerangement && drawn == i) return false;
-        if (kInverse) inverse[drawn] = static_cast<int32_t>(i);
+    uint32_t places[WordStream::kWords];
+    for (int64_t i = n - 1; i > 0;) {
+        const int count = words.below_falling(static_cast<uint32_t>(i) + 1, places);
+        for (int k = 0; k < count; ++k, --i) {
+            int32_t& place = permutation[places[k]];
+            const int32_t drawn = place;
+            place = permutation[i];
+            permutation[i] = drawn;
+            if (kDerangement && drawn == i) {
+                words.give_back(count - k - 1);
+                return false;
+            }
+        }
     }
-    if (n > 0 && kDerangement && permutation[0] == 0) return false;
-    if (n > 0 && kInverse) inverse[permutation[0]] = 0;
-    return true;
+    return !(kDerangement && n > 0 && permutation[0] == 0);
 }
 
 }  // namespace
 
 void draw_permutation(const Kernels& kernels, uint64_t seed, uint64_t step, uint32_t round, int64_t n, bool derangement,
-                      int32_t* permutation, int32_t* inverse) noexcept {
+                      int32_t* permutation) noexcept {
     WordStream words(kernels, seed, step, round);
-    // Durstenfeld's shuffle settles position i at step i, so its inverse falls out on the way, and a fixed point shows
-    // early and the draw starts again: each derangement stays as likely as any other.
+    // A derangement is drawn until there is no fixed point: each stays as likely as any other.
     if (!derangement)
-        inverse ? shuffle<false, true>(words, n, permutation, inverse)
-                : shuffle<false, false>(words, n, permutation, inverse);
+        shuffle<false>(words, n, permutation);
     else
-        while (!(inverse ? shuffle<true, true>(words, n, permutation, inverse)
-                         : shuffle<true, false>(words, n, permutation, inverse))) {
+        while (!shuffle<true>(words, n, permutation)) {
         }
 }
 

@@ -35,20 +35,42 @@ public:
         return static_cast<uint32_t>(m >> 32);
     }
 
+    static constexpr int kWords = 4 * kPhiloxBlocks;
+
+    // below(n), below(n - 1), ..., below(2) into `out`: as many of them, at least one, as the words at hand give.
+    int below_falling(uint32_t n, uint32_t (&out)[kWords]) noexcept {
+        if (used_ == kWords) refill();
+        const int count = n - 1 < static_cast<uint32_t>(kWords - used_) ? static_cast<int>(n - 1) : kWords - used_;
+        const uint32_t* words = words_ + used_;
+        uint32_t unfair = 0;
+        for (int k = 0; k < count; ++k) {
+            const uint32_t choices = n - static_cast<uint32_t>(k);
+            const uint64_t m = static_cast<uint64_t>(words[k]) * choices;
+            out[k] = static_cast<uint32_t>(m >> 32);
+            unfair |= static_cast<uint32_t>(m) < choices;
+        }
+        if (unfair) {  // one of them may have to be drawn again
+            out[0] = below(n);
+            return 1;
+        }
+        used_ += count;
+        return count;
+    }
+    // The last `count` of those come again.
+    void give_back(int count) noexcept { used_ -= count; }
+
 private:
     void refill() noexcept;
 
-    static constexpr int kWords = 4 * kPhiloxBlocks;
     const Kernels& kernels_;
     uint32_t key_[2], counter_[4];
     int used_ = kWords;
     uint32_t words_[kWords];
 };
 
-// A uniform random permutation of [0, n) into `permutation`, and its inverse into `inverse` unless that is nullptr;
-// with `derangement`, one without fixed points (n >= 2).
+// A uniform random permutation of [0, n); with `derangement`, one without fixed points (n >= 2).
 void draw_permutation(const Kernels& kernels, uint64_t seed, uint64_t step, uint32_t round, int64_t n, bool derangement,
-                      int32_t* permutation, int32_t* inverse) noexcept;
+                      int32_t* permutation) noexcept;
 
 // The shifts of CYCLIC, n >= 2: those of each n - 1 consecutive rounds are a uniform random permutation of [1, n).
 // scratch: n - 1 numbers.

@@ -48,20 +48,30 @@ struct Candidates {
     NEGCOS_INLINE int64_t slots() const { return 1 + rounds; }  // edges per query, the positive first
 };
 
-struct Edge {
-    int32_t query, slot;
+// An edge as the gradient of the row that it reaches needs it: the row that it comes from, and its slope over that
+// row's norm.
+template <class T>
+struct Arc {
+    int32_t source;
+    T coefficient;
 };
 
-// The same edges seen from the other side: which queries have document j as a candidate, in a fixed order. Either
-// permutations, whose transpose is the inverse permutation of each round, or in general a sorted list of edges.
-struct Incoming {
-    int64_t direct = 0;                // j < direct: edge (query j, slot 0)
-    const int32_t* inverse = nullptr;  // rounds x stride: edge (query inverse[r * stride + j], slot 1 + r)
-    int64_t rounds = 0, stride = 0;
-    const int64_t* start = nullptr;  // count + 1: edges start[j] .. start[j + 1] of `edge`
-    const Edge* edge = nullptr;
-    int64_t slots = 1;
+// The places of arcs: those of a document lie side by side, in a fixed order, so that the forward pass writes them in
+// place and the documents' pass reads them one after another.
+struct ArcLists {
+    int64_t slots = 1, direct = 0;
+    const int64_t* start = nullptr;   // count + 1; nullptr = document j < direct has `slots` of them, the others none
+    const int64_t* places = nullptr;  // of each query's slots; nullptr = document * slots + slot
+    NEGCOS_INLINE int64_t begin(int64_t document) const {
+        return start ? start[document] : (document < direct ? document : direct) * slots;
+    }
+    NEGCOS_INLINE int64_t place(int64_t query, int64_t slot, int64_t document) const {
+        return places ? places[query * slots + slot] : document * slots + slot;
+    }
 };
+
+// Arcs behind the last that may be read too.
+inline constexpr int64_t kArcsAhead = 16;
 
 inline constexpr int64_t kMostPrefixes = 32;
 
@@ -186,8 +196,9 @@ struct GatherQueries {
     int64_t dim = 0;
     Candidates candidates;
     LossTerms<T> terms;
-    bool softmax = true;     // false: similarities only, for BATCH_SOFTMAX
-    T* slopes = nullptr;     // B x slots: d loss / d z of each edge; nullptr = not needed
+    bool softmax = true;  // false: similarities only, for BATCH_SOFTMAX
+    ArcLists lists;
+    Arc<T>* arcs = nullptr;  // of all edges; nullptr = not needed
     T* positives = nullptr;  // B: similarity of each query and its positive; nullptr = not needed
     Outputs<E> outputs;
 };
@@ -198,8 +209,8 @@ struct GatherGradient {
     using T = Working<E>;
     Rows<E> targets, sources;
     int64_t dim = 0;
-    Incoming incoming;
-    const T* slopes = nullptr;
+    ArcLists lists;
+    const Arc<T>* arcs = nullptr;
     double factor = 1;
     Output<E> gradient;
 };
@@ -231,9 +242,9 @@ struct GeneralGather {
     int64_t prefix_count = 1, dim = 0;
     Candidates candidates;
     LossTerms<T> terms;
-    T* slopes = nullptr;       // B x slots records, the slopes over the query's norms; nullptr = not needed
+    ArcLists lists;
+    Arc<T>* arcs = nullptr;    // a record of each edge, in the coefficients of as many arcs; nullptr = not needed
     T* hard_slopes = nullptr;  // B x hard records
-    Incoming incoming;
     Outputs<E> outputs;
     NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The candidate lists and their transpose, for every sampling, with and without an index of positives.
+// The candidate lists and the places of their edges by document, for every sampling, with and without an index of
+// positives.
 #include "pairs.hpp"
 
 #include <algorithm>
@@ -31,11 +32,36 @@ struct Case {
 
 // What the library makes of it, as plain lists.
 struct Lists {
-    bool sorted = false;             // the general form of the transpose
+    bool sorted = false;             // edges have their places from the sort
     std::vector<int32_t> negatives;  // batch x rounds
     std::vector<Edges> incoming;     // of each document
     bool operator==(const Lists&) const = default;
 };
+
+// Of each document, what the places of all edges make of them; each place is taken once.
+std::vector<Edges> incoming(const negcos::Pairs& pairs, const Case& c) {
+    const negcos::ArcLists& lists = pairs.lists();
+    const negcos::Candidates& candidates = pairs.candidates();
+    const std::pair<int32_t, int32_t> nobody{-1, -1};
+    Edges arcs(static_cast<size_t>(lists.begin(c.documents)), nobody);
+    for (int64_t i = 0; i < c.batch; ++i)
+        for (int64_t slot = 0; slot < pairs.slots(); ++slot) {
+            const int64_t at = i * candidates.row_stride + (slot - 1) * candidates.round_stride;
+            const int64_t document = slot == 0 ? c.positive(i) : candidates.negatives[at];
+            if (document < 0) continue;
+            const int64_t place = lists.place(i, slot, document);
+            REQUIRE(place >= lists.begin(document));
+            REQUIRE(place < lists.begin(document + 1));
+            auto& arc = arcs[static_cast<size_t>(place)];
+            REQUIRE(arc == nobody);
+            arc = {static_cast<int32_t>(i), static_cast<int32_t>(slot)};
+        }
+    REQUIRE(std::find(arcs.begin(), arcs.end(), nobody) == arcs.end());
+    std::vector<Edges> result;
+    for (int64_t j = 0; j < c.documents; ++j)
+        result.emplace_back(arcs.begin() + lists.begin(j), arcs.begin() + lists.begin(j + 1));
+    return result;
+}
 
 Lists build(const Case& c, int32_t threads) {
     negcos::Options options;
@@ -53,19 +79,8 @@ Lists build(const Case& c, int32_t threads) {
     Lists lists;
     lists.negatives.resize(static_cast<size_t>(c.batch * c.rounds));
     pairs.copy_negatives(lists.negatives.data());
-    const negcos::Incoming& in = pairs.incoming();
-    lists.sorted = in.start != nullptr;
-    for (int64_t j = 0; j < c.documents; ++j) {
-        Edges& edges = lists.incoming.emplace_back();
-        if (in.start) {
-            for (int64_t k = in.start[j]; k < in.start[j + 1]; ++k)
-                edges.emplace_back(in.edge[k].query, in.edge[k].slot);
-        } else if (j < in.direct) {
-            edges.emplace_back(static_cast<int32_t>(j), 0);
-            for (int64_t r = 0; r < in.rounds; ++r)
-                edges.emplace_back(in.inverse[r * in.stride + j], static_cast<int32_t>(1 + r));
-        }
-    }
+    lists.sorted = pairs.lists().start != nullptr;
+    lists.incoming = incoming(pairs, c);
     return lists;
 }
 
@@ -124,7 +139,7 @@ void check(const Case& c) {
 }
 
 TEST_SUITE("unit") {
-    TEST_CASE("pairs: the transpose has every edge, in its fixed order") {
+    TEST_CASE("pairs: each document has its edges, in their fixed order") {
         struct Shape {
             int64_t batch, documents;
         };
@@ -167,13 +182,8 @@ TEST_SUITE("unit") {
         REQUIRE(workspace.lay_out([&](negcos::Arena& arena) { pairs.reserve(arena, 1, true); }) == NEGCOS_STATUS_OK);
         negcos::Parallel parallel(negcos::Threading::serial, 1, nullptr, nullptr);
         REQUIRE(pairs.build(parallel, kernels_of("scalar"), true));
-        const negcos::Incoming& in = pairs.incoming();
-        CHECK(std::vector<int64_t>(in.start, in.start + 5) == std::vector<int64_t>{0, 1, 1, 2, 5});
-        const int32_t queries[] = {1, 3, 0, 2, 4};
-        for (int k = 0; k < 5; ++k) {
-            CHECK(in.edge[k].query == queries[k]);
-            CHECK(in.edge[k].slot == 0);
-        }
+        const Case c{NEGCOS_SAMPLING_GIVEN, 5, 4, 0, positives};
+        CHECK(incoming(pairs, c) == std::vector<Edges>{{{1, 0}}, {}, {{3, 0}}, {{0, 0}, {2, 0}, {4, 0}}});
     }
 
     TEST_CASE("pairs: smaller calls need no more memory") {

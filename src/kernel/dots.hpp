@@ -38,9 +38,11 @@ template <class T, class Chain>
     return total;
 }
 
-// query: padded with zeros to whole lanes. Blocks as in sum_blocks(), of all four at a time.
-template <bool kRescaled, class T, class E>
-void dot_four(const T* query, const E* const (&row)[4], const T (&rescale)[4], int64_t dim, T* out) {
+// query: padded with zeros to whole lanes. Blocks as in sum_blocks(), of all four at a time. With kPrefetch, the same
+// columns of four later rows are prefetched.
+template <bool kRescaled, bool kPrefetch = false, class T, class E>
+[[gnu::always_inline]] inline void dot_four(const T* query, const E* const (&row)[4], const T (&rescale)[4],
+                                            int64_t dim, T* out, const E* const* later = nullptr) {
     Lanes<T> a = broadcast(T(0)), b = a, c = a, d = a;
     Lanes<T> block_a = a, block_b = a, block_c = a, block_d = a;
     const Lanes<T> sa = broadcast(rescale[0]), sb = broadcast(rescale[1]), sc = broadcast(rescale[2]),
@@ -48,7 +50,10 @@ void dot_four(const T* query, const E* const (&row)[4], const T (&rescale)[4], i
     const int64_t whole = dim - dim % kLanes<T>;
     for (int64_t k = 0;;) {
         const int64_t end = whole - k > kBlock<T> ? k + kBlock<T> : whole;
+#pragma GCC unroll 8
         for (; k < end; k += kLanes<T>) {
+            if constexpr (kPrefetch)
+                for (int r = 0; r < 4; ++r) __builtin_prefetch(later[r] + k);
             const Lanes<T> q = load(query + k);
             a = multiply_add(q, load_row<kRescaled>(row[0] + k, sa), a);
             b = multiply_add(q, load_row<kRescaled>(row[1] + k, sb), b);

@@ -1,255 +1,292 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The inner loops of the gather: the candidates of each query gathered row by row, nothing copied. Forward and the
-// queries' gradient are one pass, the second reading of each row while it is still in the first-level cache.
+// queries' gradient are one pass, the second reading of each row while it is still in the caches.
 #ifndef NEGCOS_KERNEL_GATHER_HPP
 #define NEGCOS_KERNEL_GATHER_HPP
 
-#include "kernel/dots.hpp"
+#include "kernel/gather_lists.hpp"
 #include "kernel/gradients.hpp"
 #include "kernel/objective.hpp"
 #include "work.hpp"
 
 namespace {
 
-using negcos::pad_lanes;
-using negcos::Range;
-
-constexpr int64_t kMostTogether = 8;
-constexpr int64_t kIncomingEdges = 256;  // edges of one document taken at a time
-
-// A query's candidates, absent ones left out: documents, and each one's slot when any is missing.
-inline int64_t list_candidates(const negcos::Candidates& candidates, int64_t query, int32_t* document, int32_t* slot) {
-    document[0] = static_cast<int32_t>(candidates.positive(query));
-    const int32_t* negatives = candidates.negatives + query * candidates.row_stride;
-    if (candidates.complete) {
-        for (int64_t r = 0; r < candidates.rounds; ++r) document[1 + r] = negatives[r * candidates.round_stride];
-        return candidates.slots();
-    }
-    int64_t n = 1;
-    slot[0] = 0;
-    for (int64_t r = 0; r < candidates.rounds; ++r) {
-        const int32_t j = negatives[r * candidates.round_stride];
-        document[n] = j;
-        slot[n] = static_cast<int32_t>(1 + r);
-        n += j >= 0;
-    }
-    return n;
-}
-
-// What is known of one query between the passes over it.
+// Whether sixteen queries go through each pass side by side, a lane each: no sum is taken across lanes, and what every
+// query needs once is done once for all. Where rows are longer, they would not stay in the caches. The order of a row's
+// sum depends on it, so it is a matter of the shape alone.
 template <class T>
-struct QueryEdges {
-    T* similarity;
-    T* slope;    // exps, then d loss / d z, in the order of the list
-    T* inverse;  // of the candidates' norms
-    int32_t* document;
-    int32_t* slot;
-    int64_t count;
-    T top;
-
-    static constexpr int64_t kLists = 5;
-    QueryEdges() = default;
-    QueryEdges(T* lists, int64_t list)
-        : similarity(lists),
-          slope(lists + list),
-          inverse(lists + 2 * list),
-          document(reinterpret_cast<int32_t*>(lists + 3 * list)),
-          slot(reinterpret_cast<int32_t*>(lists + 4 * list)) {}
-};
-
-// Query i in the working type, padded with zeros to whole lanes.
-template <bool kRescaled, class E, class T>
-void load_query(const negcos::Rows<E>& queries, int64_t i, int64_t dim, T* query) {
-    const E* row = queries.data + i * queries.stride;
-    const Lanes<T> s = broadcast(kRescaled ? queries.rescale[i] : T(1));
-    int64_t c = 0;
-    for (; c + kLanes<T> <= dim; c += kLanes<T>) store(query + c, load_row<kRescaled>(row + c, s));
-    if (c < dim) store(query + c, load_row_first<kRescaled>(row + c, s, static_cast<int>(dim - c)));
-}
-
-// The similarities of query i with its candidates, and the largest of them.
-template <bool kRescaled, class E, class T>
-void find_similarities(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i, T* query,
-                       QueryEdges<T>& e) {
-    const int64_t dim = t.dim, slots = t.candidates.slots();
-    const int64_t n = e.count = list_candidates(t.candidates, i, e.document, e.slot);
-    load_query<kRescaled>(t.queries, i, dim, query);
-    for (int64_t k = 0; k < n; k += 4) {
-        const E* rows[4];
-        T rescale[4] = {1, 1, 1, 1};
-        for (int64_t r = 0; r < 4; ++r) {
-            const int64_t j = e.document[k + r < n ? k + r : n - 1];
-            rows[r] = t.documents.data + j * t.documents.stride;
-            if constexpr (kRescaled) rescale[r] = t.documents.rescale[j];
-        }
-        dot_four<kRescaled>(static_cast<const T*>(query), rows, rescale, dim, e.similarity + k);
-    }
-    const T query_inverse = t.queries.inverse[i];
-    for (int64_t k = 0; k < n; ++k) e.inverse[k] = t.documents.inverse[e.document[k]];
-    for (int64_t k = 0; k < n; ++k) e.similarity[k] = e.similarity[k] * query_inverse * e.inverse[k];
-    if (t.positives) t.positives[i] = e.similarity[0];
-    if (t.outputs.logits.data) {
-        E* out = t.outputs.logits.data + i * t.outputs.logits.stride;
-        if (n != slots)
-            for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
-        for (int64_t k = 0; k < n; ++k) out[e.slot[k]] = to_element<E>(softmax.factor * e.similarity[k]);
-    }
-    if (t.softmax) e.top = softmax.top(static_cast<const T*>(e.similarity) + 1, n - 1, softmax.sign * e.similarity[0]);
-}
-
-// Query i's softmax: its loss and metrics, and d loss / d z of its edges.
-template <class E, class T>
-void find_slopes(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i, const QueryEdges<T>& e,
-                 LossWriter<E, PlainRow>& writer, negcos::Totals& totals) {
-    const int64_t n = e.count;
-    const T positive = e.similarity[0];
-    const Sums negatives = softmax.sum(static_cast<const T*>(e.similarity) + 1, n - 1, e.top, positive, e.slope + 1);
-    const auto closed = softmax.close(positive, e.top, negatives, t.terms.row_weight);
-    totals.grad_scale.add(closed.grad_scale);
-    writer.add(i, 1, closed.row, totals);
-    // Drawn as its own negative, the positive counts in the sums but outranks nobody.
-    int32_t self_hits = -1;
-    for (int64_t k = 0; k < n; ++k) self_hits += e.document[k] == e.document[0];
-    const int64_t rank = static_cast<int64_t>(negatives.rank) - self_hits;
-    totals.rank_zero += rank == 0;
-    totals.reciprocal_rank.add(1.0 / (1.0 + static_cast<double>(rank)));
-
-    const T share = static_cast<T>(closed.share);
-    e.slope[0] = static_cast<T>(closed.positive_slope);
-    for (int64_t k = 1; k < n; ++k) e.slope[k] *= share;
-    if (t.slopes) {
-        T* slopes = t.slopes + i * t.candidates.slots();
-        for (int64_t k = 0; k < n; ++k) slopes[e.slot[k]] = e.slope[k];
-    }
-}
-
-template <bool kRescaled, class E, class T>
-void query_gradient(const negcos::GatherQueries<E>& t, const PlainSoftmax<T>& softmax, int64_t i,
-                    const QueryEdges<T>& e, T* total) {
-    for (int64_t k = 0; k < e.count; ++k) e.slope[k] *= e.inverse[k];
-    memset(total, 0, sizeof(T) * static_cast<size_t>(pad_lanes<T>(t.dim)));
-    accumulate<kRescaled>(total, t.documents, t.dim, e.document, e.slope, e.count);
-    const double inverse = static_cast<double>(t.queries.inverse[i]);
-    finish_gradient(static_cast<const T*>(total), t.queries.data + i * t.queries.stride, t.queries.rescale[i],
-                    inverse * inverse * static_cast<double>(t.queries.above_floor[i]), t.queries.inverse[i],
-                    softmax.factor, t.queries.rescale[i], t.dim,
-                    t.outputs.grad_queries.data + i * t.outputs.grad_queries.stride);
-}
-
-// Queries taken together: as many as have their rows in half of a small first-level cache. Each pass over one query is
-// a chain of latencies (horizontal sums, exp, a division) that the next query's work can hide.
-template <class E>
-int64_t queries_together(int64_t dim, int64_t slots) {
-    const int64_t together = (16 << 10) / static_cast<int64_t>(sizeof(E)) / (dim > 0 ? dim : 1) / slots;
-    return together < 1 ? 1 : together > kMostTogether ? kMostTogether : together;
+bool side_by_side(int64_t dim, int64_t slots) {
+    return slots * dim * static_cast<int64_t>(sizeof(T)) <= 8 << 10;
 }
 
 template <class E>
 int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
     using T = Working<E>;
-    const int64_t width = pad_lanes<T>(dim), list = pad_lanes<T>(slots + kLanes<T>);
-    const int64_t forward = 2 * width + queries_together<E>(dim, slots) * QueryEdges<T>::kLists * list;
-    const int64_t backward = width + 4 * kIncomingEdges;
-    return forward > backward ? forward : backward;
+    const int64_t list = list_size<T>(slots);
+    return 2 * pad_lanes<T>(dim) + list + 2 * (side_by_side<T>(dim, slots) ? kListed : 1) * list + 2 * kListed * list;
 }
 
+// A task's queries.
 template <bool kRescaled, class E>
-negcos::Totals gather_queries_of(const negcos::GatherQueries<E>& t, Range range, Working<E>* scratch) {
+class QueryWalk {
     using T = Working<E>;
-    const int64_t slots = t.candidates.slots(), together = queries_together<E>(t.dim, slots);
-    const int64_t width = pad_lanes<T>(t.dim), list = pad_lanes<T>(slots + kLanes<T>);
-    T *query = scratch, *total = query + width;
-    QueryEdges<T> edges[kMostTogether];
-    for (int64_t g = 0; g < together; ++g) {
-        edges[g] = QueryEdges<T>(total + width + g * QueryEdges<T>::kLists * list, list);
-        for (int64_t k = 0; k < slots; ++k) edges[g].slot[k] = static_cast<int32_t>(k);
-    }
-    const PlainSoftmax<T> softmax(t.terms);
-    negcos::Totals totals;
-    LossWriter<E, PlainRow> writer(t.outputs);
-    memset(query, 0, sizeof(T) * static_cast<size_t>(width));
-    for (int64_t i = range.begin; i < range.end; i += together) {
-        const int64_t count = range.end - i < together ? range.end - i : together;
-        for (int64_t g = 0; g < count; ++g) find_similarities<kRescaled>(t, softmax, i + g, query, edges[g]);
-        if (!t.softmax) continue;
-        for (int64_t g = 0; g < count; ++g) find_slopes(t, softmax, i + g, edges[g], writer, totals);
-        if (!t.outputs.grad_queries.data) continue;
-        for (int64_t g = 0; g < count; ++g) query_gradient<kRescaled>(t, softmax, i + g, edges[g], total);
-    }
-    writer.flush(totals);
-    return totals;
-}
 
-template <class E>
-negcos::Totals gather_queries(const negcos::GatherQueries<E>& t, Range range, Working<E>* scratch) noexcept {
-    return t.queries.rescaled || t.documents.rescaled ? gather_queries_of<true>(t, range, scratch)
-                                                      : gather_queries_of<false>(t, range, scratch);
-}
-
-// Walks the edges that reach one target, a few at a time, in their fixed order.
-class IncomingWalk {
 public:
-    IncomingWalk(const negcos::Incoming& incoming, int64_t target) : in_(incoming), target_(target) {
-        if (in_.start) {
-            next_ = in_.start[target];
-            end_ = in_.start[target + 1];
-        } else {
-            next_ = 0;
-            end_ = target < in_.direct ? 1 + in_.rounds : 0;
-        }
+    QueryWalk(const negcos::GatherQueries<E>& work, T* scratch)
+        : t_(work),
+          softmax_(work.terms),
+          writer_(work.outputs),
+          side_by_side_(work.softmax && side_by_side<T>(work.dim, work.candidates.slots())),
+          list_(list_size<T>(work.candidates.slots())),
+          query_(scratch),
+          total_(query_ + pad_lanes<T>(work.dim)),
+          dots_(total_ + pad_lanes<T>(work.dim)),
+          slope_(dots_ + list_),
+          inverse_(slope_ + (side_by_side_ ? kListed : 1) * list_),
+          lists_(work.candidates, reinterpret_cast<int32_t*>(inverse_ + (side_by_side_ ? kListed : 1) * list_), list_) {
     }
 
-    // Sources, and where each edge's coefficient is.
-    int64_t take(int32_t* source, int64_t* edge, int64_t most) {
-        int64_t n = 0;
-        for (; n < most && next_ < end_; ++n, ++next_) {
-            int64_t slot = next_;
-            if (in_.start) {
-                source[n] = in_.edge[next_].query;
-                slot = in_.edge[next_].slot;
-            } else {
-                source[n] = slot == 0 ? static_cast<int32_t>(target_) : in_.inverse[(slot - 1) * in_.stride + target_];
-            }
-            edge[n] = source[n] * in_.slots + slot;
+    negcos::Totals run(Range range) {
+        for (int64_t i = range.begin; i < range.end; i += kListed) {
+            const Range some{i, range.end - i < kListed ? range.end : i + kListed};
+            lists_.read(some);
+            if (side_by_side_)
+                gather_side_by_side(some);
+            else
+                for (int64_t g = 0; g < some.count(); ++g) gather_one(i + g, lists_[g]);
         }
-        return n;
+        writer_.flush(totals_);
+        return totals_;
     }
 
 private:
-    const negcos::Incoming& in_;
-    int64_t target_, next_, end_;
+    void find_dots_of(int64_t i, const CandidateList& list) {
+        load_query<kRescaled>(t_.queries, i, t_.dim, query_);
+        find_dots<kRescaled>(t_.documents, t_.dim, list.document, list.count, static_cast<const T*>(query_), dots_);
+        each_arc(i, list, [](int64_t, const auto* arc) { __builtin_prefetch(arc, 1); });
+    }
+
+    // visit(k, arc) for the arc of each of query i's edges.
+    template <class Visit>
+    [[gnu::always_inline]] void each_arc(int64_t i, const CandidateList& list, const Visit& visit) {
+        negcos::Arc<T>* const arcs = t_.arcs;
+        if (!arcs) return;
+        const int64_t slots = t_.lists.slots, n = list.count;
+        const int32_t *document = list.document, *slot = list.slot;
+        if (t_.lists.places) {
+            const int64_t* places = t_.lists.places + i * slots;
+#pragma GCC unroll 4
+            for (int64_t k = 0; k < n; ++k) visit(k, arcs + places[slot[k]]);
+        } else {  // of permutations, whose lists are complete
+#pragma GCC unroll 4
+            for (int64_t k = 0; k < n; ++k) visit(k, arcs + document[k] * slots + k);
+        }
+    }
+    // coefficients: kStep apart, as in ListedEdges.
+    template <int64_t kStep>
+    void write_arcs(int64_t i, const CandidateList& list, const T* coefficients) {
+        each_arc(i, list, [=](int64_t k, negcos::Arc<T>* arc) {
+            arc->source = static_cast<int32_t>(i);
+            arc->coefficient = coefficients[k * kStep];
+        });
+    }
+
+    template <int64_t kStep>
+    void write_similarities(int64_t i, const CandidateList& list, const T* similarity) {
+        if (t_.positives) t_.positives[i] = similarity[0];
+        if (!t_.outputs.logits.data) return;
+        E* out = t_.outputs.logits.data + i * t_.outputs.logits.stride;
+        for (int64_t k = 0; k < t_.candidates.slots(); ++k) out[k] = to_element<E>(kAbsent<T>);
+        for (int64_t k = 0; k < list.count; ++k)
+            out[list.slot[k]] = to_element<E>(softmax_.factor * similarity[k * kStep]);
+    }
+
+    // rank: negatives whose logit is not below the positive's. Drawn as its own negative, the positive is among them
+    // but outranks nobody.
+    void add_numbers(int64_t i, const PlainRow& row, double grad_scale, double rank, int32_t self_hits) {
+        writer_.add(i, 1, row, totals_);
+        totals_.grad_scale.add(grad_scale);
+        totals_.rank_zero += rank == self_hits;
+        totals_.reciprocal_rank.add(1.0 / (1.0 + (rank - self_hits)));
+    }
+
+    template <int64_t kStep>
+    void write_gradient(int64_t i, const CandidateList& list, const T* coefficients) {
+        if (!t_.outputs.grad_queries.data) return;
+        accumulate<kRescaled>(total_, false, t_.documents, t_.dim, ListedEdges<T, kStep>{list.document, coefficients},
+                              list.count);
+        finish_row(static_cast<const T*>(total_), t_.queries, i, softmax_.factor, t_.dim, t_.outputs.grad_queries);
+    }
+
+    void gather_one(int64_t i, const CandidateList& list) {
+        const int32_t* const document = list.document;
+        const T* const inverses = t_.documents.inverse;
+        T *const similarity = dots_, *const slope = slope_, *const inverse = inverse_;
+        const int64_t n = list.count;
+        find_dots_of(i, list);
+        const T query_inverse = t_.queries.inverse[i];
+        for (int64_t k = 0; k < n; ++k) inverse[k] = inverses[document[k]];
+        for (int64_t k = 0; k < n; ++k) similarity[k] = similarity[k] * query_inverse * inverse[k];
+        write_similarities<1>(i, list, similarity);
+        if (!t_.softmax) return;
+
+        const T positive = similarity[0];
+        const T top = softmax_.top(static_cast<const T*>(similarity) + 1, n - 1, softmax_.sign * positive);
+        const Sums negatives = softmax_.sum(static_cast<const T*>(similarity) + 1, n - 1, top, positive, slope + 1);
+        const auto closed = softmax_.close(positive, top, negatives, t_.terms.row_weight);
+        int32_t self_hits = -1;
+        for (int64_t k = 0; k < n; ++k) self_hits += document[k] == document[0];
+        add_numbers(i, closed.row, closed.grad_scale, negatives.rank, self_hits);
+
+        const T share = static_cast<T>(closed.share);
+        slope[0] = static_cast<T>(closed.positive_slope);
+        for (int64_t k = 1; k < n; ++k) slope[k] *= share;
+        T* const coefficient = similarity;
+        for (int64_t k = 0; k < n; ++k) coefficient[k] = slope[k] * query_inverse;
+        write_arcs<1>(i, list, coefficient);
+        for (int64_t k = 0; k < n; ++k) coefficient[k] = slope[k] * inverse[k];
+        write_gradient<1>(i, list, coefficient);
+    }
+
+    // Numbers of sixteen queries: slot k of query g at k * kListed + g.
+    void gather_side_by_side(Range range) {
+        alignas(64) T slots[kListed] = {}, query_inverse[kListed] = {};
+        int32_t self_hits[kListed] = {};
+        int64_t most = 0;
+        for (int64_t g = 0; g < range.count(); ++g) most = most < lists_[g].count ? lists_[g].count : most;
+        for (int64_t g = 0; g < kListed; ++g) {
+            T *const similarity = slope_ + g, *const inverse = inverse_ + g;
+            int64_t n = 0;
+            if (g < range.count()) {
+                const int64_t i = range.begin + g;
+                const CandidateList list = lists_[g];
+                const int32_t* const document = list.document;
+                const T *const inverses = t_.documents.inverse, *const dots = dots_;
+                find_dots_of(i, list);
+                const T own = query_inverse[g] = t_.queries.inverse[i];
+                int32_t hits = -1;
+                n = list.count;
+#pragma GCC unroll 4
+                for (int64_t k = 0; k < n; ++k) {
+                    const T x = inverses[document[k]];
+                    hits += document[k] == document[0];
+                    inverse[k * kListed] = x;
+                    similarity[k * kListed] = dots[k] * own * x;
+                }
+                slots[g] = static_cast<T>(n);
+                self_hits[g] = hits;
+                write_similarities<kListed>(i, list, similarity);
+            }
+            for (int64_t k = n; k < most; ++k) {
+                similarity[k * kListed] = softmax_.sign * kAbsent<T>;
+                inverse[k * kListed] = 0;
+            }
+        }
+        find_slopes(range, most, slots, query_inverse, self_hits);
+        for (int64_t g = 0; g < range.count(); ++g) {
+            write_arcs<kListed>(range.begin + g, lists_[g], slope_ + g);
+            write_gradient<kListed>(range.begin + g, lists_[g], inverse_ + g);
+        }
+    }
+
+    // PlainSoftmax in lanes of queries. Similarities become slopes over the queries' norms, and inverse norms of
+    // documents slopes times these. Chains of a lane are as long as there: over to double every 32 negatives.
+    void find_slopes(Range range, int64_t most, const T* slots, const T* query_inverse, const int32_t* self_hits) {
+        const Lanes<T> sign = broadcast(softmax_.sign), size = broadcast(softmax_.size),
+                       factor = broadcast(softmax_.factor), zero = broadcast(T(0)), one = broadcast(T(1));
+        alignas(64) T tops[kListed], positive_exp[kListed], share[kListed], positive_slope[kListed], lanes[3][kListed];
+        alignas(64) double sum[kListed] = {}, moment[kListed] = {}, rank[kListed] = {};
+        alignas(64) double gap[kListed], grad_scale[kListed];
+        for (int64_t g = 0; g < kListed; g += kLanes<T>) {
+            T* const column = slope_ + g;
+            const auto similarity = [=](int64_t k) { return load(static_cast<const T*>(column) + k * kListed); };
+            const Lanes<T> positive = similarity(0), a = positive * sign, threshold = positive * factor;
+            Lanes<T> top = a;
+            for (int64_t k = 1; k < most; ++k) top = larger(top, similarity(k) * sign);
+            store(tops + g, top);
+            store(positive_exp + g, exp_nonpositive((a - top) * size));
+            for (int64_t from = 1; from < most; from += 32) {
+                const int64_t to = most - from < 32 ? most : from + 32;
+                Lanes<T> exps = zero, moments = zero, ranks = zero;
+                for (int64_t k = from; k < to; ++k) {
+                    const Lanes<T> s = similarity(k);
+                    Lanes<T> held;
+                    const Lanes<T> e = exp_nonpositive((s * sign - top) * size, held);
+                    const Lanes<T> beats = select_less(s * factor, threshold, zero, one);
+                    store(column + k * kListed, e);
+                    exps = exps + e;
+                    moments = multiply_add(e, held, moments);
+                    ranks = ranks + select_less(broadcast(static_cast<T>(k)), load(slots + g), beats, zero);
+                }
+                store(lanes[0] + g, exps);
+                store(lanes[1] + g, moments);
+                store(lanes[2] + g, ranks);
+                for (int64_t l = g; l < g + kLanes<T>; ++l) {
+                    sum[l] += static_cast<double>(lanes[0][l]);
+                    moment[l] += static_cast<double>(lanes[1][l]);
+                    rank[l] += static_cast<double>(lanes[2][l]);
+                }
+            }
+        }
+        const double exact_size = softmax_.exact_size;
+        for (int64_t g = 0; g < kListed; ++g) {
+            gap[g] = static_cast<double>(tops[g]) - static_cast<double>(softmax_.sign * slope_[g]);
+            const double each = t_.terms.row_weight / (static_cast<double>(positive_exp[g]) + sum[g]);
+            grad_scale[g] = static_cast<double>(softmax_.sign) * each * (moment[g] / exact_size + sum[g] * gap[g]);
+            share[g] = static_cast<T>(each);
+            positive_slope[g] = static_cast<T>(-each * sum[g]);
+        }
+        for (int64_t g = 0; g < range.count(); ++g)
+            add_numbers(range.begin + g, {gap[g] * exact_size, static_cast<double>(positive_exp[g]), sum[g]},
+                        grad_scale[g], rank[g], self_hits[g]);
+        for (int64_t g = 0; g < kListed; g += kLanes<T>) {
+            T *const column = slope_ + g, *const inverse = inverse_ + g;
+            const Lanes<T> shares = load(static_cast<const T*>(share) + g), own = load(query_inverse + g);
+            Lanes<T> slope = load(static_cast<const T*>(positive_slope) + g);
+            for (int64_t k = 0;;) {
+                store(column + k * kListed, slope * own);
+                store(inverse + k * kListed, slope * load(static_cast<const T*>(inverse) + k * kListed));
+                if (++k == most) break;
+                slope = load(static_cast<const T*>(column) + k * kListed) * shares;
+            }
+        }
+    }
+
+    const negcos::GatherQueries<E>& t_;
+    const PlainSoftmax<T> softmax_;
+    LossWriter<E, PlainRow> writer_;
+    negcos::Totals totals_;
+    const bool side_by_side_;
+    const int64_t list_;
+    T *const query_, *const total_, *const dots_, *const slope_, *const inverse_;
+    CandidateLists lists_;
 };
 
-template <bool kRescaled, class E>
-void gather_gradient_of(const negcos::GatherGradient<E>& t, Range range, Working<E>* scratch) {
-    using T = Working<E>;
-    const int64_t width = pad_lanes<T>(t.dim);
-    T* total = scratch;
-    T* coefficient = total + width;
-    int64_t* edge = reinterpret_cast<int64_t*>(coefficient + kIncomingEdges);
-    int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
+template <class E>
+negcos::Totals gather_queries(const negcos::GatherQueries<E>& t, Range range, Working<E>* scratch) noexcept {
+    return t.queries.rescaled || t.documents.rescaled ? QueryWalk<true, E>(t, scratch).run(range)
+                                                      : QueryWalk<false, E>(t, scratch).run(range);
+}
+
+template <bool kRescaled, int64_t kAhead, class E, class T>
+void gather_gradient_of(const negcos::GatherGradient<E>& t, Range range, T* total) {
     for (int64_t j = range.begin; j < range.end; ++j) {
-        memset(total, 0, sizeof(T) * static_cast<size_t>(width));
-        IncomingWalk walk(t.incoming, j);
-        while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
-            for (int64_t k = 0; k < n; ++k) coefficient[k] = t.slopes[edge[k]] * t.sources.inverse[source[k]];
-            accumulate<kRescaled>(total, t.sources, t.dim, source, coefficient, n);
-        }
-        const T inverse = t.targets.inverse[j];
-        const double inv = static_cast<double>(inverse);
-        finish_gradient(static_cast<const T*>(total), t.targets.data + j * t.targets.stride, t.targets.rescale[j],
-                        inv * inv * static_cast<double>(t.targets.above_floor[j]), inverse, static_cast<T>(t.factor),
-                        t.targets.rescale[j], t.dim, t.gradient.data + j * t.gradient.stride);
+        const int64_t first = t.lists.begin(j);
+        accumulate<kRescaled, kAhead>(total, false, t.sources, t.dim, ArcEdges<T>{t.arcs + first},
+                                      t.lists.begin(j + 1) - first);
+        finish_row(static_cast<const T*>(total), t.targets, j, static_cast<T>(t.factor), t.dim, t.gradient);
     }
 }
 
 template <class E>
 void gather_gradient(const negcos::GatherGradient<E>& t, Range range, Working<E>* scratch) noexcept {
     if (t.targets.rescaled || t.sources.rescaled)
-        gather_gradient_of<true>(t, range, scratch);
+        gather_gradient_of<true, 0>(t, range, scratch);
+    else if (t.sources.count * t.dim * static_cast<int64_t>(sizeof(E)) > kNearBytes)
+        gather_gradient_of<false, negcos::kArcsAhead>(t, range, scratch);
     else
-        gather_gradient_of<false>(t, range, scratch);
+        gather_gradient_of<false, 0>(t, range, scratch);
 }
 
 // loss_i = -z_i + log sum_i' exp z_i' over the positives' logits; with weights w_i that add up to W,

@@ -12,6 +12,17 @@ namespace {
 using negcos::LossTerms;
 using negcos::Prefix;
 
+constexpr int64_t kMostTogether = 8;
+constexpr int64_t kIncomingArcs = 256;  // arcs of one document taken at a time
+
+// Queries taken together: as many as have their rows in half of a small first-level cache. Each pass over one query is
+// a chain of latencies (horizontal sums, exp, a division) that the next query's work can hide.
+template <class E>
+int64_t queries_together(int64_t dim, int64_t slots) {
+    const int64_t together = (16 << 10) / static_cast<int64_t>(sizeof(E)) / (dim > 0 ? dim : 1) / slots;
+    return together < 1 ? 1 : together > kMostTogether ? kMostTogether : together;
+}
+
 // One query and its candidates: the positive, the negatives that are left, the hard negatives. A list for each prefix
 // of similarities and slopes.
 template <class T>
@@ -191,16 +202,20 @@ void find_general_slopes(const negcos::GeneralGather<E>& t, int64_t i, GeneralQu
 // of the edges for the other side's gradients.
 template <class E, class T>
 void link_slopes(const negcos::GeneralGather<E>& t, int64_t i, GeneralQuery<T>& e) {
-    const int64_t prefixes = t.prefix_count, slots = t.candidates.slots(), record = negcos::edge_record(prefixes);
-    T* const slopes = t.slopes ? t.slopes + i * slots * record : nullptr;
+    const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
+    const int32_t source = static_cast<int32_t>(i);
+    const auto arc = [&](int64_t slot, int64_t document) { return t.arcs + t.lists.place(i, slot, document) * record; };
     T* const hard_slopes = t.hard_slopes ? t.hard_slopes + i * t.terms.hard * record : nullptr;
-    if (slopes && e.documents != slots) memset(slopes, 0, sizeof(T) * static_cast<size_t>(slots * record));
+    const int32_t* negatives = t.candidates.negatives + i * t.candidates.row_stride;
+    for (int64_t r = 0; t.arcs && e.dropped > 0 && r < t.candidates.rounds; ++r)
+        if (const int32_t j = negatives[r * t.candidates.round_stride]; j >= 0)
+            for (int64_t p = 0; p < record; ++p) arc(1 + r, j)[p] = {source, 0};
     for (int64_t p = prefixes - 1; p >= 0; --p) {
         const T *similarity = e.similarity + p * e.stride, *ratio = e.ratio + (p + 1) * e.stride;
         T* slope = e.slope + p * e.stride;
         if (prefixes > 1) {
-            for (int64_t k = 0; slopes && k < e.documents; ++k)
-                slopes[e.slot[k] * record + prefixes + p] = slope[k] == 0 ? 0 : slope[k] * similarity[k];
+            for (int64_t k = 0; t.arcs && k < e.documents; ++k)
+                arc(e.slot[k], e.row[k])[prefixes + p] = {source, slope[k] == 0 ? 0 : slope[k] * similarity[k]};
             for (int64_t k = e.documents; hard_slopes && k < e.count; ++k)
                 hard_slopes[(k - e.documents) * record + prefixes + p] = slope[k] == 0 ? 0 : slope[k] * similarity[k];
         }
@@ -212,8 +227,8 @@ void link_slopes(const negcos::GeneralGather<E>& t, int64_t i, GeneralQuery<T>& 
         if (p + 1 < prefixes)
             for (int64_t k = 0; k < e.count; ++k) slope[k] += slope[e.stride + k] * ratio[k];
         const T inverse = t.prefixes[p].queries.inverse[i];
-        for (int64_t k = 0; slopes && k < e.documents; ++k)
-            slopes[e.slot[k] * record + p] = slope[k] == 0 ? 0 : slope[k] * inverse;
+        for (int64_t k = 0; t.arcs && k < e.documents; ++k)
+            arc(e.slot[k], e.row[k])[p] = {source, slope[k] == 0 ? 0 : slope[k] * inverse};
         for (int64_t k = e.documents; hard_slopes && k < e.count; ++k)
             hard_slopes[(k - e.documents) * record + p] = slope[k];
     }
@@ -289,7 +304,7 @@ int64_t general_gather_scratch(const Prefix<E>* prefixes, int64_t prefix_count, 
     const int64_t columns = padded_columns(prefixes, prefix_count);
     const int64_t forward = 2 * columns + queries_together<E>(dim, slots) * GeneralQuery<T>::size(slots, prefix_count);
     const int64_t backward =
-        columns + (negcos::edge_record(prefix_count) + 4) * kIncomingEdges + pad_lanes<T>(2 * prefix_count);
+        columns + (negcos::edge_record(prefix_count) + 1) * kIncomingArcs + pad_lanes<T>(2 * prefix_count);
     return forward > backward ? forward : backward;
 }
 
@@ -315,7 +330,7 @@ negcos::Totals general_gather_queries_of(const negcos::GeneralGather<E>& t, Rang
         const int64_t count = range.end - i < together ? range.end - i : together;
         for (int64_t g = 0; g < count; ++g) find_general_similarities<kRescaled>(t, i + g, query, edges[g]);
         for (int64_t g = 0; g < count; ++g) find_general_slopes(t, i + g, edges[g], writer, totals);
-        if (t.slopes || t.hard_slopes || t.outputs.grad_queries.data)
+        if (t.arcs || t.hard_slopes || t.outputs.grad_queries.data)
             for (int64_t g = 0; g < count; ++g) link_slopes(t, i + g, edges[g]);
         if (!t.outputs.grad_queries.data) continue;
         for (int64_t g = 0; g < count; ++g) general_query_gradient<kRescaled>(t, i + g, edges[g], total);
@@ -337,8 +352,8 @@ int64_t without_dropped(int32_t* source, T* coefficient, int64_t n, int64_t reco
     for (int64_t k = 0; k < n; ++k) {
         bool any = false;
         for (int64_t p = 0; p < record; ++p) {
-            const T x = coefficient[p * kIncomingEdges + k];
-            coefficient[p * kIncomingEdges + kept] = x;
+            const T x = coefficient[p * kIncomingArcs + k];
+            coefficient[p * kIncomingArcs + kept] = x;
             any = any || !(x == 0);
         }
         source[kept] = source[k];
@@ -355,21 +370,22 @@ void general_gather_documents_of(const negcos::GeneralGather<E>& t, Range range,
     const bool drops = t.terms.same_document.group || t.terms.same_query.group || t.terms.weights ||
                        t.terms.false_negative_margin <= kLargestNumber<double>;
     T *total = scratch, *coefficient = total + columns;
-    int64_t* edge = reinterpret_cast<int64_t*>(coefficient + record * kIncomingEdges);
-    int32_t* source = reinterpret_cast<int32_t*>(edge + kIncomingEdges);
-    double* moment = reinterpret_cast<double*>(source + kIncomingEdges);
+    int32_t* source = reinterpret_cast<int32_t*>(coefficient + record * kIncomingArcs);
+    double* moment = reinterpret_cast<double*>(coefficient + (record + 1) * kIncomingArcs);
     for (int64_t j = range.begin; j < range.end; ++j) {
         memset(total, 0, sizeof(T) * static_cast<size_t>(columns));
         for (int64_t p = 0; p < prefixes; ++p) moment[p] = 0;
-        IncomingWalk walk(t.incoming, j);
-        while (const int64_t n = walk.take(source, edge, kIncomingEdges)) {
-            for (int64_t k = 0; k < n && prefixes > 1; ++k) __builtin_prefetch(t.slopes + edge[k] * record);
-            for (int64_t k = 0; k < n; ++k)
-                for (int64_t p = 0; p < record; ++p)
-                    coefficient[p * kIncomingEdges + k] = t.slopes[edge[k] * record + p];
+        for (int64_t next = t.lists.begin(j), end = t.lists.begin(j + 1); next < end;) {
+            const int64_t n = end - next < kIncomingArcs ? end - next : kIncomingArcs;
+            const negcos::Arc<T>* arc = t.arcs + next * record;
+            next += n;
+            for (int64_t k = 0; k < n; ++k, arc += record) {
+                source[k] = arc->source;
+                for (int64_t p = 0; p < record; ++p) coefficient[p * kIncomingArcs + k] = arc[p].coefficient;
+            }
             const int64_t kept = drops ? without_dropped(source, coefficient, n, record) : n;
             for (int64_t p = prefixes; p < record; ++p) {
-                T* products = coefficient + p * kIncomingEdges;
+                T* products = coefficient + p * kIncomingArcs;
                 for (int64_t k = kept; k < pad_lanes<T>(kept); ++k) products[k] = 0;
                 Lanes<T> total = broadcast(T(0));
                 for (int64_t k = 0; k < kept; k += kLanes<T>) total = total + load(static_cast<const T*>(products) + k);
@@ -377,7 +393,7 @@ void general_gather_documents_of(const negcos::GeneralGather<E>& t, Range range,
             }
             for (int64_t p = 0, at = 0; p < prefixes; at += pad_lanes<T>(t.prefixes[p++].dim))
                 accumulate<kRescaled>(total + at, t.prefixes[p].queries, t.prefixes[p].dim, source,
-                                      coefficient + p * kIncomingEdges, kept);
+                                      coefficient + p * kIncomingArcs, kept);
         }
         finish_prefixes(t.prefixes, prefixes, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
                         static_cast<T>(t.terms.factor),

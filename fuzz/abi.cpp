@@ -211,6 +211,11 @@ int32_t enumerator(Input& input, int32_t most) {
                                                     : input.ConsumeIntegralInRange(0, most);
 }
 
+int32_t sampling(Input& input) {
+    const int32_t value = enumerator(input, NEGCOS_SAMPLING_ALL + 1);
+    return value == NEGCOS_SAMPLING_ALL + 1 ? NEGCOS_SAMPLING_GROUPS : value;
+}
+
 double option(Input& input, double usual) {
     constexpr double kValues[] = {0,     1,     -1,     0.1,    0.5, 20,       1e-3,      1e6,  1e18,
                                   1e200, 1e300, -1e300, 5e-324, NAN, HUGE_VAL, -HUGE_VAL, -0.0, 2};
@@ -265,7 +270,7 @@ void evaluate(Input& input) {
     negcos_options_init(&options, sizeof options);
     options.objective = enumerator(input, 3);
     options.similarity = enumerator(input, 1);
-    options.sampling = enumerator(input, 6);
+    options.sampling = sampling(input);
     const int32_t rounds = input.ConsumeIntegralInRange(0, 5);
     options.rounds =
         input.ConsumeIntegralInRange(0, 63) == 0 ? static_cast<int32_t>(0x80000000u >> (rounds & 1)) : rounds;
@@ -441,7 +446,7 @@ void sample(Input& input) {
     static const Contexts contexts;
     negcos_options options;
     negcos_options_init(&options, sizeof options);
-    options.sampling = enumerator(input, 6);
+    options.sampling = sampling(input);
     options.rounds = input.ConsumeIntegralInRange(-1, 6);
     options.seed = input.ConsumeIntegral<uint64_t>();
     options.step = input.ConsumeIntegral<uint64_t>();

@@ -29,6 +29,7 @@ bool permutes(Sampling sampling) {
         case Sampling::log_uniform:
         case Sampling::given:
         case Sampling::all:
+        case Sampling::groups:
             break;
     }
     return false;
@@ -62,6 +63,7 @@ void Pairs::reserve(Arena& arena, int64_t workers, bool transpose) {
         shifts_ = arena.take<int32_t>(rounds);
         shuffled_ = arena.take<int32_t>(batch_);
     }
+    if (sampling_ == Sampling::groups) dealt_ = arena.take<int32_t>(batch_);
     if (!transpose) return;
     lists_ = {slots(), batch_, nullptr, nullptr};
     // A permutation reaches each document once: its edge of round r has place 1 + r.
@@ -79,6 +81,7 @@ void Pairs::reserve(Arena& arena, int64_t workers, bool transpose) {
 bool Pairs::build(Parallel& parallel, const Kernels& kernels, bool run_inline) {
     const int64_t rounds = batch_ > 0 && negatives_ ? candidates_.rounds : 0;
     if (shifts_ && rounds > 0) draw_shifts(kernels, seed_, step_, batch_, rounds, shifts_, shuffled_);
+    if (dealt_ && rounds > 0) draw_permutation(kernels, seed_, step_, 0, batch_, false, dealt_, nullptr);
     if (!parallel.for_each(rounds, run_inline, [&](int64_t round, int64_t) { draw(kernels, round); })) return false;
     return !start_ || find_places(parallel, run_inline);
 }
@@ -98,6 +101,9 @@ void Pairs::draw(const Kernels& kernels, int64_t r) {
             return draw_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
         case Sampling::log_uniform:
             return draw_log_uniform(kernels, seed_, step_, round, batch_, documents_, candidates_.positives, negatives);
+        case Sampling::groups:
+            for (int64_t place = 0; place < batch_; ++place) negatives[dealt_[place]] = deal().negative(place, r);
+            break;
         case Sampling::given:
         case Sampling::all:
             return;  // nothing is drawn

@@ -37,6 +37,7 @@ public:
     void copy_negatives(int32_t* out) const;
 
 private:
+    Deal deal() const { return {dealt_, batch_, candidates_.slots()}; }
     void draw(const Kernels& kernels, int64_t round);
     bool find_places(Parallel& parallel, bool run_inline);
 
@@ -47,6 +48,7 @@ private:
     ArcLists lists_;
     int32_t* negatives_ = nullptr;                     // what was drawn; nullptr when given
     int32_t *shifts_ = nullptr, *shuffled_ = nullptr;  // of CYCLIC
+    int32_t* dealt_ = nullptr;                         // of GROUPS: the query at each place
     int64_t tasks_ = 0;                                // of the sort: each counts its queries' edges by document
     int64_t *start_ = nullptr, *next_ = nullptr;       // next_: the next place of each task, by document
     int64_t* places_ = nullptr;

@@ -12,7 +12,7 @@
 namespace negcos {
 
 // As negcos.h numbers them.
-enum class Sampling : int32_t { shuffle, derangement, cyclic, uniform, log_uniform, given, all };
+enum class Sampling : int32_t { shuffle, derangement, cyclic, uniform, log_uniform, given, all, groups = 8 };
 
 // The words of one round's stream, in order: counters (block, round, step), block = 0, 1, 2, ...
 class WordStream {

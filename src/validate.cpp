@@ -51,7 +51,8 @@ double most_weight_of(int32_t dtype) {
 // What is checked to be in range is cast to the core's enumerations.
 static_assert(static_cast<int32_t>(Dtype::bf16) == NEGCOS_DTYPE_BF16);
 static_assert(static_cast<int32_t>(Objective::decoupled) == NEGCOS_OBJECTIVE_DECOUPLED);
-static_assert(static_cast<int32_t>(Sampling::all) == NEGCOS_SAMPLING_ALL);
+static_assert(static_cast<int32_t>(Sampling::all) == NEGCOS_SAMPLING_ALL &&
+              static_cast<int32_t>(Sampling::groups) == NEGCOS_SAMPLING_GROUPS);
 
 const char* name_of(Objective objective) {
     switch (objective) {
@@ -197,6 +198,11 @@ int32_t check_draws(const negcos_options& options, int64_t batch, int64_t docume
             return needs_two("UNIFORM", documents, "documents");
         case Sampling::log_uniform:
             return needs_two("LOG_UNIFORM", documents, "documents");
+        case Sampling::groups:
+            if (options.rounds < batch) return NEGCOS_STATUS_OK;
+            return fail(NEGCOS_STATUS_SHAPE,
+                        "options.sampling GROUPS needs more queries than options.rounds, got %lld and %d",
+                        static_cast<long long>(batch), options.rounds);
         case Sampling::shuffle:
         case Sampling::given:
         case Sampling::all:
@@ -377,7 +383,9 @@ int32_t check_aligned(const char* name, const void* data, size_t size) {
 int32_t validate_options(const negcos_options& o) {
     NEGCOS_TRY(check_enum("objective", o.objective, NEGCOS_OBJECTIVE_DECOUPLED));
     NEGCOS_TRY(check_enum("similarity", o.similarity, NEGCOS_SIMILARITY_DOT));
-    NEGCOS_TRY(check_enum("sampling", o.sampling, NEGCOS_SAMPLING_ALL));
+    if (o.sampling != NEGCOS_SAMPLING_GROUPS && (o.sampling < 0 || o.sampling > NEGCOS_SAMPLING_ALL))
+        return fail(NEGCOS_STATUS_VALUE, "options.sampling is %d, expected 0 to %d or %d", o.sampling,
+                    NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS);
     NEGCOS_TRY(check_enum("reduction", o.reduction, NEGCOS_REDUCTION_SUM));
     NEGCOS_TRY(check_enum("direction", o.direction, NEGCOS_DIRECTION_BOTH));
     NEGCOS_TRY(check_enum("exclude", o.exclude, NEGCOS_EXCLUDE_SAME_DOCUMENT_ID | NEGCOS_EXCLUDE_SAME_QUERY_ID));

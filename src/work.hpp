@@ -48,6 +48,23 @@ struct Candidates {
     NEGCOS_INLINE int64_t slots() const { return 1 + rounds; }  // edges per query, the positive first
 };
 
+// The candidates of GROUPS: queries dealt to places, which are cut into windows of `size`; the last one reaches back
+// where the batch does not divide. A query's negatives are the positives of the others in its window, in the order of
+// places.
+struct Deal {
+    const int32_t* query = nullptr;  // at each place
+    int64_t batch = 0, size = 1;     // size <= batch
+    NEGCOS_INLINE int64_t window(int64_t place) const {
+        const int64_t begin = place - place % size;
+        return begin < batch - size ? begin : batch - size;
+    }
+    // Of the query at `place` in one round: the query whose positive it is.
+    NEGCOS_INLINE int32_t negative(int64_t place, int64_t round) const {
+        const int64_t other = window(place) + round;
+        return query[other < place ? other : other + 1];
+    }
+};
+
 // An edge as the gradient of the row that it reaches needs it: the row that it comes from, and its slope over that
 // row's norm.
 template <class T>

@@ -32,8 +32,8 @@ static const char* const dtypes[] = {"f32", "f64", "f16", "bf16", NULL};
 static const size_t dtype_sizes[] = {4, 8, 2, 2};
 static const char* const objectives[] = {"softmax", "batch-softmax", "sigmoid", "decoupled", NULL};
 static const char* const similarities[] = {"cosine", "dot", NULL};
-static const char* const samplings[] = {"shuffle",     "derangement", "cyclic", "uniform",
-                                        "log-uniform", "given",       "all",    NULL};
+static const char* const samplings[] = {"shuffle", "derangement", "cyclic", "uniform", "log-uniform",
+                                        "given",   "all",         "(none)", "groups",  NULL};
 static const char* const reductions[] = {"mean", "sum", NULL};
 static const char* const directions[] = {"query-to-document", "both", NULL};
 

@@ -300,11 +300,39 @@ void each_set(const char* dtype, size_t draw, Visit&& visit) {
     variants::each_set(one, 1, 11 + draw * kApart);
 }
 
+// GROUPS, plain: sizes of groups around the lanes, batches that they divide and leave, several tasks.
+constexpr size_t kGroups = 40;
+template <class T, class Visit>
+void each_group(const char* dtype, size_t draw, Visit&& visit) {
+    const int64_t batches[] = {2, 3, 9, 16, 17, 40, 64, 65, 100, 193, 257, 400};
+    const int64_t dims[] = {1, 7, 8, 15, 16, 17, 31, 33, 64, 65, 100, 129, 257, 300};
+    const int32_t rounds[] = {1, 2, 4, 7, 15, 16, 17, 31, 40, 63, 64, 130, 300};
+    Random random(9 + draw * kApart);
+    for (size_t k = 0; k < kGroups; ++k) {
+        const int64_t batch = k < kGroups - 4 ? batches[random.below(std::size(batches))] : 1500 + random.below(700);
+        Shape s{batch, batch + random.below(2) * random.below(70), dims[random.below(std::size(dims))],
+                rounds[random.below(std::size(rounds))]};
+        if (s.rounds >= batch) s.rounds = static_cast<int32_t>(batch - 1);
+        const size_t number = k + draw * kGroups;
+        std::ostringstream name;
+        name << dtype << " groups B " << s.batch << " M " << s.count << " d " << s.dim << " rounds " << s.rounds << " #"
+             << number;
+        Digest<T> whole{name.str(), problem<T>(s, number, NEGCOS_OBJECTIVE_SOFTMAX, false), number};
+        Problem<T>& p = whole.problem;
+        p.given.clear();
+        p.options.sampling = NEGCOS_SAMPLING_GROUPS;
+        p.options.rounds = s.rounds;
+        visit(whole);
+        if (k % 4 == 3) visit(in_part(whole));
+    }
+}
+
 template <class T, class Visit>
 void each_digest(const char* dtype, size_t draw, Visit&& visit) {
     each_shape<T>(dtype, draw, visit);
     each_family<T>(dtype, draw, visit);
     each_set<T>(dtype, draw, visit);
+    each_group<T>(dtype, draw, visit);
 }
 
 // What tests/digests.py reads: a line with the name, a line with the length, the bytes; "-" for what was left out.

@@ -13,7 +13,7 @@ namespace {
 
 using namespace harness;
 
-const int32_t kSamplings[] = {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL};
+const int32_t kSamplings[] = {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS};
 
 template <class T>
 void scale_row(std::vector<T>& rows, int64_t dim, int64_t i, double by) {
@@ -33,6 +33,12 @@ void each(const char* test, const std::function<void(negcos::Context&, int32_t s
         }
 }
 
+// As many of the rounds as a batch has.
+int32_t rounds_of(int32_t sampling, int64_t batch, int32_t rounds) {
+    return sampling == NEGCOS_SAMPLING_GROUPS && rounds >= batch ? static_cast<int32_t>(std::max<int64_t>(batch - 1, 0))
+                                                                 : rounds;
+}
+
 template <class T>
 void small_batches(negcos::Context& context, int32_t sampling) {
     for (const int64_t batch : {0, 1, 2})
@@ -43,7 +49,7 @@ void small_batches(negcos::Context& context, int32_t sampling) {
                         INFO("B " << batch << " M " << batch + extra << " d " << dim << " rounds " << rounds);
                         Problem<T> p(batch, batch + extra, dim, 3);
                         p.options.sampling = sampling;
-                        p.options.rounds = rounds;
+                        p.options.rounds = rounds_of(sampling, batch, rounds);
                         p.options.reduction = reduction;
                         const auto out = run(context, p);
                         check_against_oracle(p, out);
@@ -137,7 +143,7 @@ void contained(negcos::Context& context, int32_t sampling, int32_t rounds) {
         }
         CHECK(std::isnan(out.grad_queries[5 * 9]));
         CHECK(std::isnan(out.grad_documents[5 * 9]));  // its positive depends on it
-        if (sampling == NEGCOS_SAMPLING_SHUFFLE)
+        if (sampling != NEGCOS_SAMPLING_ALL)
             for (size_t j = 0; j < 20; ++j) {  // and of the others just those that it was compared with
                 bool met = j == 5;
                 for (size_t r = 0; r < static_cast<size_t>(rounds); ++r)
@@ -232,7 +238,7 @@ void half_rows(negcos::Context& context, int32_t sampling) {
                     INFO("value " << static_cast<double>(bad) << " B " << batch << " d " << dim << " flush " << flush);
                     Problem<H> p(batch, batch + 2, dim, 5);
                     p.options.sampling = sampling;
-                    p.options.rounds = dim == 9 ? 0 : 3;
+                    p.options.rounds = rounds_of(sampling, batch, dim == 9 ? 0 : 3);
                     p.options.scale = dim == 40 ? -1e3 : 20;
                     if (batch > 0) std::fill_n(p.queries.begin(), dim, bad);
                     if (dim > 0) p.documents[static_cast<size_t>(batch * dim)] = bad;
@@ -284,7 +290,9 @@ void ties(negcos::Context& context, int32_t sampling) {
     Problem<T> p(2, 2, 6, 3);
     p.options.sampling = sampling;
     for (size_t c = 0; c < 6; ++c) p.documents[6 + c] = p.documents[c];
-    if (sampling != NEGCOS_SAMPLING_ALL) {
+    if (sampling == NEGCOS_SAMPLING_GROUPS) {
+        p.options.rounds = 1;
+    } else if (sampling == NEGCOS_SAMPLING_SHUFFLE) {
         p.options.sampling = NEGCOS_SAMPLING_GIVEN;
         p.options.rounds = 2;
         p.given = {1, 0, 0, 1};  // the other, then the own positive, which is no negative for the rank

@@ -295,6 +295,12 @@ TEST_SUITE("unit") {
                  c.options.sampling = NEGCOS_SAMPLING_LOG_UNIFORM;
                  c.batch.queries.rows = c.batch.documents.rows = 1;
              }},
+            {NEGCOS_STATUS_SHAPE, "options.sampling GROUPS needs more queries than options.rounds, got 4 and 4",
+             [](Call& c) {
+                 c.options.sampling = NEGCOS_SAMPLING_GROUPS;
+                 c.options.rounds = 4;
+                 c.batch.queries.rows = 4;
+             }},
             {NEGCOS_STATUS_DTYPE, "queries", [](Call& c) { c.batch.queries.dtype = 9; }},
             {NEGCOS_STATUS_DTYPE, "documents", [](Call& c) { c.batch.documents.dtype = -1; }},
             {NEGCOS_STATUS_DTYPE, "documents", [](Call& c) { c.batch.documents.dtype = NEGCOS_DTYPE_F64; }},
@@ -500,9 +506,12 @@ TEST_SUITE("unit") {
             options.sampling = sampling;
             CHECK(sample(1, 1) == NEGCOS_STATUS_SHAPE);
         }
+        options.sampling = NEGCOS_SAMPLING_GROUPS;
+        CHECK(sample(4, 9) == NEGCOS_STATUS_SHAPE);
+        CHECK(sample(1, 9) == NEGCOS_STATUS_SHAPE);
         CHECK(call.untouched());
         for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC,
-                                       NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM}) {
+                                       NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GROUPS}) {
             options.sampling = sampling;
             CHECK(sample(0, 0) == NEGCOS_STATUS_OK);
             CHECK(sample(0, 5) == NEGCOS_STATUS_OK);

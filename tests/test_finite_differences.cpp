@@ -56,8 +56,9 @@ void check_gradients(negcos::Context& context, Problem<double> p, int32_t object
 TEST_SUITE("unit") {
     TEST_CASE("finite differences") {
         for (const std::string& isa : isas("finite differences"))
-            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
-                                           NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL})
+            for (const int32_t sampling :
+                 {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM,
+                  NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS})
                 for (const int32_t objective : {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_BATCH_SOFTMAX})
                     for (const int32_t similarity : {NEGCOS_SIMILARITY_COSINE, NEGCOS_SIMILARITY_DOT})
                         for (const int32_t reduction : {NEGCOS_REDUCTION_MEAN, NEGCOS_REDUCTION_SUM}) {
@@ -77,7 +78,7 @@ TEST_SUITE("unit") {
 
     TEST_CASE("finite differences: rows below the norm floor") {
         for (const std::string& isa : isas("finite differences: rows below the norm floor"))
-            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL}) {
+            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS}) {
                 negcos::Context context = harness::context(isa);
                 Problem<double> p(6, 6, 5, 8);
                 p.options.sampling = sampling;

@@ -268,6 +268,7 @@ constexpr Features kBatchSoftmax = 1u << variants::batch_softmax | 1u << variant
 const std::vector<Way> kEngines[] = {
     {{"gather: SHUFFLE", false, NEGCOS_SAMPLING_SHUFFLE, kPlain},
      {"gather: GIVEN", false, NEGCOS_SAMPLING_GIVEN, kPlain},
+     {"gather: GROUPS", false, NEGCOS_SAMPLING_GROUPS, kPlain},
      {"gather: SHUFFLE, DOT", false, NEGCOS_SAMPLING_SHUFFLE, kDot},
      {"gather: BATCH_SOFTMAX", false, NEGCOS_SAMPLING_SHUFFLE, kBatchSoftmax},
      {"gather: BATCH_SOFTMAX, positives", false, NEGCOS_SAMPLING_GIVEN, kBatchSoftmax, true}},
@@ -277,6 +278,7 @@ const std::vector<Way> kEngines[] = {
      {"tiles: GIVEN, dense", true, NEGCOS_SAMPLING_GIVEN, kPlain, false, true}},
     {{"gather, all arrays: SHUFFLE", false, NEGCOS_SAMPLING_SHUFFLE, kRich},
      {"gather, all arrays: GIVEN, positives", false, NEGCOS_SAMPLING_GIVEN, kRich, true},
+     {"gather, all arrays: GROUPS", false, NEGCOS_SAMPLING_GROUPS, kRich},
      {"gather, all arrays: SHUFFLE, DOT", false, NEGCOS_SAMPLING_SHUFFLE, kRich | kDot}},
     {{"tiles, all arrays: ALL", true, NEGCOS_SAMPLING_ALL, kRich},
      {"tiles, all arrays: ALL, positives", true, NEGCOS_SAMPLING_ALL, kRich, true},
@@ -300,12 +302,15 @@ variants::Shape shape_of(const Way& way, int64_t batch, int64_t dim, Random& ran
     int64_t count = batch + (way.has(variants::both) ? 0 : random.below(4));
     if (way.positives) count = 1 + random.below(batch + 3);
     while (!way.tiles && takes_tiles<T>(way, kRounds, count, dim)) ++count;
-    return {batch, count, dim, way.dense ? static_cast<int32_t>(count) : kRounds, kHard};
+    const int32_t rounds = way.dense ? static_cast<int32_t>(count) : kRounds;
+    const bool few = way.sampling == NEGCOS_SAMPLING_GROUPS && rounds >= batch;
+    return {batch, count, dim, few ? static_cast<int32_t>(batch - 1) : rounds, kHard};
 }
 
-// SHUFFLE draws from as many documents as there are queries: no gather reads the last row.
+// SHUFFLE and GROUPS draw from as many documents as there are queries: no gather reads the last row.
 bool leaves_documents(const Way& way, variants::Shape shape) {
-    return !way.tiles && way.sampling == NEGCOS_SAMPLING_SHUFFLE && shape.count > shape.batch;
+    const bool few = way.sampling == NEGCOS_SAMPLING_SHUFFLE || way.sampling == NEGCOS_SAMPLING_GROUPS;
+    return !way.tiles && few && shape.count > shape.batch;
 }
 
 template <class T>
@@ -428,11 +433,12 @@ void check_draws() {
     negcos::Context context;
     Arrays arrays(1 << 16);
     for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC,
-                                   NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM})
+                                   NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GROUPS})
         for (int64_t batch = 2; batch <= kMostBatch; ++batch) {
             negcos::Options options;
             options.sampling = sampling;
             options.rounds = static_cast<int32_t>(1 + batch % 7);
+            if (sampling == NEGCOS_SAMPLING_GROUPS && options.rounds >= batch) continue;
             const int64_t count = batch * options.rounds;
             std::vector<int32_t> expected(static_cast<size_t>(count));
             context.sample(options, batch, batch, expected);

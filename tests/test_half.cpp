@@ -66,8 +66,8 @@ template <class H>
 void each_shape(const char* test) {
     for (const std::string& isa : isas(test)) {
         negcos::Context context = harness::context(isa);
-        for (const int32_t sampling :
-             {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL})
+        for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_GIVEN,
+                                       NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS})
             for (const int32_t objective : {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_BATCH_SOFTMAX})
                 for (const int64_t dim : {1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 65, 127, 129}) {
                     INFO(isa << " sampling " << sampling << " objective " << objective << " d " << dim);
@@ -76,7 +76,8 @@ void each_shape(const char* test) {
                         twins.wide.give(5, 3, true);
                     else
                         twins.wide.options.sampling = sampling,
-                        twins.wide.options.rounds = static_cast<int32_t>(3 + dim % 3 * 10);
+                        twins.wide.options.rounds =
+                            static_cast<int32_t>(3 + dim % 3 * (sampling == NEGCOS_SAMPLING_GROUPS ? 8 : 10));
                     twins.wide.options.objective = objective;
                     twins.sync();
                     check_rounded(context, twins, {dim % 4, dim % 3, true});

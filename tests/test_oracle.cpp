@@ -42,7 +42,8 @@ void each_shape(const char* test, int32_t sampling, int32_t objective) {
                     ((sampling == NEGCOS_SAMPLING_DERANGEMENT || sampling == NEGCOS_SAMPLING_CYCLIC) &&
                      shape.batch == 1) ||
                     ((sampling == NEGCOS_SAMPLING_UNIFORM || sampling == NEGCOS_SAMPLING_LOG_UNIFORM) &&
-                     shape.count == 1);
+                     shape.count == 1) ||
+                    (sampling == NEGCOS_SAMPLING_GROUPS && rounds >= shape.batch);
                 if (cannot_draw) continue;
                 INFO(isa << " B " << shape.batch << " M " << shape.count << " d " << shape.dim << " rounds " << rounds
                          << " seed " << seed);
@@ -56,7 +57,7 @@ template <class T>
 void each_sampling(const char* test) {
     for (const int32_t sampling :
          {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
-          NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL})
+          NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS})
         for (const int32_t objective : {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_BATCH_SOFTMAX}) {
             INFO("sampling " << sampling << " objective " << objective);
             each_shape<T>(test, sampling, objective);
@@ -113,7 +114,7 @@ TEST_SUITE("unit") {
             };
             for (const int32_t sampling :
                  {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
-                  NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN}) {
+                  NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_GROUPS}) {
                 const int64_t count = sampling == NEGCOS_SAMPLING_GIVEN ? 450 : 210;
                 Problem<float> p(210, count, 40, 5);
                 check(p, sampling);
@@ -125,7 +126,7 @@ TEST_SUITE("unit") {
 
     TEST_CASE("oracle: each gradient alone, and none") {
         for (const std::string& isa : isas("oracle: each gradient alone, and none"))
-            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL})
+            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS})
                 for (const int32_t objective : {NEGCOS_OBJECTIVE_SOFTMAX, NEGCOS_OBJECTIVE_BATCH_SOFTMAX}) {
                     negcos::Context context = harness::context(isa);
                     Problem<float> p(40, 40, 33, 9);

@@ -27,6 +27,7 @@ struct Case {
         return sampling == NEGCOS_SAMPLING_SHUFFLE || sampling == NEGCOS_SAMPLING_DERANGEMENT ||
                sampling == NEGCOS_SAMPLING_CYCLIC;
     }
+    bool in_groups() const { return sampling == NEGCOS_SAMPLING_GROUPS; }
     int64_t positive(int64_t i) const { return positives.empty() ? i : positives[static_cast<size_t>(i)]; }
 };
 
@@ -118,15 +119,16 @@ void check(const Case& c) {
     Case own = c;
     own.positives.clear();
     if (own.documents < own.batch) own.documents = own.batch;
-    const std::vector<int32_t> draws =
-        own.documents == c.documents || c.permutes() ? build(own, 1).negatives : std::vector<int32_t>();
+    const std::vector<int32_t> draws = own.documents == c.documents || c.permutes() || c.in_groups()
+                                           ? build(own, 1).negatives
+                                           : std::vector<int32_t>();
     for (int64_t i = 0; i < c.batch; ++i)
         for (int32_t r = 0; r < c.rounds; ++r) {
             const size_t at = static_cast<size_t>(i * c.rounds + r);
             const int64_t negative = lists.negatives[at];
             REQUIRE(negative >= 0);
             REQUIRE(negative < c.documents);
-            if (c.permutes()) {
+            if (c.permutes() || c.in_groups()) {
                 REQUIRE(negative == c.positive(draws[at]));
             } else {
                 REQUIRE(negative != c.positive(i));
@@ -164,9 +166,11 @@ TEST_SUITE("unit") {
                     if (indexed && positives.empty()) continue;
                     for (const int32_t sampling :
                          {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC,
-                          NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN}) {
+                          NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN,
+                          NEGCOS_SAMPLING_GROUPS}) {
                         Case c{sampling, shape.batch, shape.documents, rounds, positives};
                         if (shape.batch == 1 && c.permutes()) continue;
+                        if (shape.batch > 0 && c.in_groups() && rounds >= shape.batch) continue;
                         if (sampling == NEGCOS_SAMPLING_GIVEN)
                             for (int64_t k = 0; k < shape.batch * rounds; ++k)
                                 c.given.push_back(static_cast<int32_t>(random.below(shape.documents + 1)) - 1);

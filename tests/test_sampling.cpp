@@ -107,6 +107,20 @@ std::vector<int32_t> log_uniform(uint64_t seed, uint64_t step, uint32_t round, i
     return result;
 }
 
+// All rounds, query by query.
+std::vector<int32_t> groups(uint64_t seed, uint64_t step, int32_t rounds, int32_t batch) {
+    const std::vector<int32_t> deal = permutation(seed, step, 0, batch, false);
+    std::vector<int32_t> result(static_cast<size_t>(int64_t{batch} * rounds));
+    const int32_t size = rounds + 1;
+    for (int32_t p = 0; p < batch; ++p) {
+        const int32_t begin = std::min(p / size * size, batch - size);
+        auto to = result.begin() + int64_t{deal[static_cast<size_t>(p)]} * rounds;
+        for (int32_t other = begin; other < begin + size; ++other)
+            if (other != p) *to++ = deal[static_cast<size_t>(other)];
+    }
+    return result;
+}
+
 std::vector<int32_t> draw(int32_t sampling, uint64_t seed, uint64_t step, uint32_t round, int32_t batch,
                           int32_t documents) {
     switch (sampling) {
@@ -172,6 +186,58 @@ TEST_SUITE("unit") {
                                     CHECK(round_of(negatives, rounds, r) ==
                                           draw(sampling, seed, step, static_cast<uint32_t>(r), n, n + further));
                             }
+        }
+    }
+
+    TEST_CASE("sampling: the same groups as written again from the documentation") {
+        for (const std::string& isa : isas("sampling: the same groups as written again from the documentation")) {
+            negcos::Context context = harness::context(isa);
+            for (const int32_t n : {2, 3, 16, 17, 64, 65, 1000})
+                for (const int32_t rounds : {1, 2, 5, 15, 16, 63, 64, 998, n - 1}) {
+                    if (rounds >= n) continue;
+                    for (const int32_t further : {0, 900})  // documents
+                        for (const uint64_t seed : {uint64_t{0}, uint64_t{0x123456789abcdef0}})
+                            for (const uint64_t step : {uint64_t{0}, uint64_t{1} << 40}) {
+                                INFO(isa << " B " << n << " rounds " << rounds);
+                                CHECK(sample(context, NEGCOS_SAMPLING_GROUPS, n, rounds, seed, step, n + further) ==
+                                      groups(seed, step, rounds, n));
+                            }
+                }
+        }
+    }
+
+    TEST_CASE("sampling: groups are drawn from all pairs alike, never hit the positive and share their queries") {
+        negcos::Context context = harness::context("scalar");
+        for (const int32_t threads : {2, 7}) {
+            negcos::Context many = harness::context("scalar", threads, NEGCOS_THREADING_DEFAULT);
+            CHECK(sample(many, NEGCOS_SAMPLING_GROUPS, 4099, 20, 3, 1) ==
+                  sample(context, NEGCOS_SAMPLING_GROUPS, 4099, 20, 3, 1));
+        }
+        // 20,000 deals of 12 queries in groups of 4, and of 14, whose last window reaches back over two places: how
+        // often each query has each other one, binomial, within five standard deviations.
+        for (const int32_t n : {12, 14}) {
+            std::vector<double> count(static_cast<size_t>(n * n), 0);
+            const int32_t rounds = 3, steps = 20000;
+            for (int32_t step = 0; step < steps; ++step) {
+                const auto negatives =
+                    sample(context, NEGCOS_SAMPLING_GROUPS, n, rounds, 5, static_cast<uint64_t>(step));
+                for (int32_t i = 0; i < n; ++i) {
+                    std::vector<int32_t> of(negatives.begin() + i * rounds, negatives.begin() + (i + 1) * rounds);
+                    for (const int32_t j : of) ++count[static_cast<size_t>(i * n + j)];
+                    std::sort(of.begin(), of.end());
+                    REQUIRE(std::adjacent_find(of.begin(), of.end()) == of.end());
+                }
+            }
+            const double share = static_cast<double>(rounds) / (n - 1), expected = steps * share;
+            const double deviation = std::sqrt(steps * share * (1 - share));
+            for (int32_t i = 0; i < n; ++i)
+                for (int32_t j = 0; j < n; ++j) {
+                    const double c = count[static_cast<size_t>(i * n + j)];
+                    if (i == j)
+                        CHECK(c == 0);
+                    else
+                        CHECK(std::abs(c - expected) < 5 * deviation);
+                }
         }
     }
 
@@ -328,7 +394,8 @@ TEST_SUITE("unit") {
 
     TEST_CASE("sampling: the negatives of an evaluation are those of negcos_sample") {
         negcos::Context context = harness::context("scalar");
-        for (const int32_t sampling : kDrawn) {
+        for (int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC,
+                                 NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GROUPS}) {
             Problem<float> p(37, 41, 5, 2);
             p.options.sampling = sampling;
             p.options.rounds = 6;

@@ -21,7 +21,7 @@ std::vector<Problem<T>> problems() {
     std::vector<Problem<T>> result;
     for (const int32_t sampling :
          {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
-          NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL}) {
+          NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS}) {
         for (const int32_t similarity : {NEGCOS_SIMILARITY_COSINE, NEGCOS_SIMILARITY_DOT}) {
             Problem<T> p(521, 531, 67, 11);
             if (sampling == NEGCOS_SAMPLING_GIVEN) {
@@ -71,8 +71,8 @@ TEST_SUITE("bits") {
         };
         for (const Problem<float>& p :
              {with(plain, NEGCOS_SAMPLING_SHUFFLE, 0), with(plain, NEGCOS_SAMPLING_UNIFORM, 0),
-              with(plain, NEGCOS_SAMPLING_ALL, 0), with(variant, NEGCOS_SAMPLING_SHUFFLE, 0),
-              with(variant, NEGCOS_SAMPLING_ALL, NEGCOS_DIRECTION_BOTH)}) {
+              with(plain, NEGCOS_SAMPLING_ALL, 0), with(plain, NEGCOS_SAMPLING_GROUPS, 0),
+              with(variant, NEGCOS_SAMPLING_SHUFFLE, 0), with(variant, NEGCOS_SAMPLING_ALL, NEGCOS_DIRECTION_BOTH)}) {
             Pool counting;
             negcos::Context good(callback_options(counting, "scalar"));
             const std::string expected = run(good, p).bytes();

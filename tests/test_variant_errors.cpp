@@ -166,7 +166,9 @@ TEST_SUITE("unit") {
             {both, log_probability},
             {both, positives},
         };
-        for (int32_t sampling = NEGCOS_SAMPLING_SHUFFLE; sampling < NEGCOS_SAMPLING_ALL; ++sampling)
+        for (const int32_t sampling :
+             {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC, NEGCOS_SAMPLING_UNIFORM,
+              NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN, NEGCOS_SAMPLING_GROUPS})
             pairs.push_back({both, {"sampling", [sampling](Call& c) {
                                         static const std::vector<int32_t> none(32, -1);
                                         c.options.sampling = sampling;

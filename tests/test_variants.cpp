@@ -21,6 +21,18 @@ void check_drawn(const Problem<T>& p, const std::vector<int32_t>& negatives) {
     const auto positive = [&](int64_t i) { return p.positives.empty() ? i : p.positives[static_cast<size_t>(i)]; };
     const int32_t sampling = p.options.sampling;
     if (sampling == NEGCOS_SAMPLING_GIVEN || sampling == NEGCOS_SAMPLING_ALL) return;
+    if (sampling == NEGCOS_SAMPLING_GROUPS) {  // positives of other queries, none of which comes twice
+        if (!p.positives.empty()) return;
+        for (int64_t i = 0; i < p.batch; ++i) {
+            std::vector<int32_t> drawn(negatives.begin() + i * p.rounds(), negatives.begin() + (i + 1) * p.rounds());
+            drawn.push_back(static_cast<int32_t>(i));
+            std::sort(drawn.begin(), drawn.end());
+            CHECK(std::adjacent_find(drawn.begin(), drawn.end()) == drawn.end());
+            CHECK(drawn.front() >= 0);
+            CHECK(drawn.back() < p.batch);
+        }
+        return;
+    }
     for (int64_t r = 0; r < p.rounds(); ++r) {
         std::vector<int64_t> drawn, all;
         int64_t wrong = 0;
@@ -64,7 +76,7 @@ void large(const char* test) {
     int64_t k = 0;
     for (const Shape& shape : {Shape{200, 390, 9, 3, 2}, {193, 193, 17, 190, 1}})
         for (const Feature f : {hard, prefixes, both, sigmoid, decoupled, label_smoothing, same_document, positives})
-            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL}) {
+            for (const int32_t sampling : {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_ALL, NEGCOS_SAMPLING_GROUPS}) {
                 // among so many similarities one is always too close to call in f32
                 const Features features =
                     draw_features(add(add(0, f), prefixes), random) & ~with(0, false_negative_margin);

@@ -70,6 +70,7 @@ inline constexpr const char* kNames[kFeatures] = {"sigmoid",
 inline constexpr int32_t kSamplings[] = {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_DERANGEMENT, NEGCOS_SAMPLING_CYCLIC,
                                          NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_LOG_UNIFORM, NEGCOS_SAMPLING_GIVEN,
                                          NEGCOS_SAMPLING_ALL};
+// GROUPS has sets of its own, after those of these, which then stay as they are.
 
 inline bool has(Features features, Feature f) {
     return (features >> f & 1) != 0;
@@ -176,6 +177,9 @@ void each_set(Visit&& visit, uint64_t step = harness::test_step(), uint64_t seed
         const int32_t sampling = kSamplings[random.below(std::size(kSamplings))];
         one(draw_features(0, random), sampling);
     }
+    for (size_t k = 0; k < std::size(kShapes); ++k) one(0, NEGCOS_SAMPLING_GROUPS);
+    for (int f = 0; f < kFeatures; ++f) one(add(0, static_cast<Feature>(f)), NEGCOS_SAMPLING_GROUPS);
+    for (int k = 0; k < 40; ++k) one(draw_features(0, random), NEGCOS_SAMPLING_GROUPS);
 }
 
 // BOTH has ALL and M = B; positives may leave M below B; samplings that need two rows have them.
@@ -190,6 +194,9 @@ Problem<T> make(Shape shape, Features features, int32_t sampling, uint64_t seed)
     if ((shape.batch < 2 && (sampling == NEGCOS_SAMPLING_DERANGEMENT || sampling == NEGCOS_SAMPLING_CYCLIC)) ||
         (shape.count < 2 && (sampling == NEGCOS_SAMPLING_UNIFORM || sampling == NEGCOS_SAMPLING_LOG_UNIFORM)))
         sampling = NEGCOS_SAMPLING_SHUFFLE;
+
+    if (sampling == NEGCOS_SAMPLING_GROUPS && shape.rounds >= shape.batch)
+        shape.rounds = static_cast<int32_t>(shape.batch - 1);
 
     Problem<T> p(shape.batch, shape.count, shape.dim, seed);
     negcos::Options& o = p.options;

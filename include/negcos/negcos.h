@@ -138,7 +138,10 @@ enum {
     NEGCOS_SAMPLING_UNIFORM = 3, /* independent uniform draws from the M documents other than the positive; M >= 2 */
     NEGCOS_SAMPLING_LOG_UNIFORM = 4, /* as UNIFORM with P(j) ~ log((j+2)/(j+1)) */
     NEGCOS_SAMPLING_GIVEN = 5,       /* batch.negatives, B x rounds; -1 = absent */
-    NEGCOS_SAMPLING_ALL = 6          /* every document but the positive; rounds is ignored */
+    NEGCOS_SAMPLING_ALL = 6,         /* every document but the positive; rounds is ignored */
+    NEGCOS_SAMPLING_GROUPS = 8       /* the batch is dealt at random into groups of rounds + 1 queries, and the
+                                        negatives of each are the positives of the others in its group; needs
+                                        rounds < B. (7 is no sampling) */
 };
 
 enum { NEGCOS_REDUCTION_MEAN = 0, NEGCOS_REDUCTION_SUM = 1 };

@@ -34,7 +34,8 @@ inline constexpr Name kSamplings[] = {{"shuffle", NEGCOS_SAMPLING_SHUFFLE},
                                       {"uniform", NEGCOS_SAMPLING_UNIFORM},
                                       {"log-uniform", NEGCOS_SAMPLING_LOG_UNIFORM},
                                       {"given", NEGCOS_SAMPLING_GIVEN},
-                                      {"all", NEGCOS_SAMPLING_ALL}};
+                                      {"all", NEGCOS_SAMPLING_ALL},
+                                      {"groups", NEGCOS_SAMPLING_GROUPS}};
 inline constexpr Name kReductions[] = {{"mean", NEGCOS_REDUCTION_MEAN}, {"sum", NEGCOS_REDUCTION_SUM}};
 inline constexpr Name kDirections[] = {{"query-to-document", NEGCOS_DIRECTION_QUERY_TO_DOCUMENT},
                                        {"both", NEGCOS_DIRECTION_BOTH}};

@@ -379,7 +379,7 @@ TEST_SUITE("cli") {
         CHECK(loss("--rounds 5")["loss"] != base["loss"]);
         CHECK(loss("--similarity dot")["loss"] != base["loss"]);
         CHECK(loss("--objective batch-softmax")["accuracy"].is_null());
-        for (const std::string sampling : {"derangement", "cyclic", "uniform", "log-uniform"})
+        for (const std::string sampling : {"derangement", "cyclic", "uniform", "log-uniform", "groups"})
             CHECK(loss("--sampling " + sampling)["loss"] != base["loss"]);
         CHECK(loss("--sampling all")["rounds"] == 59);
         CHECK(loss("--sampling all --isa scalar")["isa"] == "scalar");
@@ -469,6 +469,7 @@ TEST_SUITE("cli") {
             {"loss q.npy d.npy --sampling nix", "--sampling"},
             {"loss q.npy d.npy --sampling ALL", "--sampling"},
             {"loss q.npy d.npy --sampling given", "--negatives"},
+            {"loss q.npy d.npy --sampling groups --rounds 50", "--sampling groups needs more queries than --rounds"},
             {"loss q.npy d.npy --objective nix", "--objective"},
             {"loss q.npy d.npy --scale nix", "--scale"},
             {"loss q.npy d.npy --scale inf", "scale"},

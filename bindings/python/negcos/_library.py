@@ -28,6 +28,7 @@ ENUMERATORS: dict[str, dict[str, int]] = {
         "log-uniform": 4,
         "given": 5,
         "all": 6,
+        "groups": 8,
     },
     "REDUCTION": {"mean": 0, "sum": 1},
     "DIRECTION": {"query-to-document": 0, "both": 1},

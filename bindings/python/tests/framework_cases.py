@@ -23,6 +23,7 @@ CASES = {
     "uniform": dict(sampling="uniform", rounds=6, margin=0.2, label_smoothing=0.1),
     "log-uniform-dot": dict(sampling="log-uniform", similarity="dot", scale=0.5),
     "cyclic-decoupled": dict(sampling="cyclic", objective="decoupled", rounds=4),
+    "groups": dict(sampling="groups", rounds=6),
     "given": dict(
         sampling="given", rounds=3, negatives=_random.integers(-1, M, (B, 3)), positives=_random.integers(0, M, B)
     ),

@@ -380,7 +380,7 @@ def test_the_formula():
 
 
 def test_sample():
-    for sampling in ("shuffle", "derangement", "cyclic", "uniform", "log-uniform"):
+    for sampling in ("shuffle", "derangement", "cyclic", "uniform", "log-uniform", "groups"):
         drawn = negcos.sample(B, ROUNDS, documents=M, sampling=sampling, seed=3, step=2**63)
         assert drawn.dtype == np.int32 and drawn.shape == (B, ROUNDS)
         asked = negcos.evaluate(
@@ -395,6 +395,7 @@ def test_sample():
         ({"batch": 4, "sampling": "all"}, "sampling"),
         ({"batch": 4, "seed": -1}, "seed"),
         ({"batch": 1, "sampling": "cyclic"}, "CYCLIC"),
+        ({"batch": 4, "sampling": "groups"}, "GROUPS needs more queries than options.rounds"),
     ):
         with pytest.raises(ValueError, match=sentence):
             negcos.sample(**wrong)

@@ -20,7 +20,7 @@ from negcos.torch import NegativeCosineLoss, negative_cosine_loss  # noqa: E402
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("sampling", ["shuffle", "cyclic", "uniform"])
+@pytest.mark.parametrize("sampling", ["shuffle", "cyclic", "uniform", "groups"])
 def test_cross_entropy_of_the_same_negatives(dtype, sampling):
     inputs = tensors((40, 24), (40, 24), (80, 24), dtype=dtype)
     scale = torch.tensor(15.0, dtype=torch.float64 if dtype == torch.float64 else torch.float32, requires_grad=True)

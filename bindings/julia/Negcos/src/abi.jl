@@ -14,7 +14,7 @@ const ENUMERATORS = (
     threading = (default = 0, serial = 1, tbb = 2, openmp = 3, julia = 4),
     objective = (softmax = 0, batch_softmax = 1, sigmoid = 2, decoupled = 3),
     similarity = (cosine = 0, dot = 1),
-    sampling = (shuffle = 0, derangement = 1, cyclic = 2, uniform = 3, log_uniform = 4, given = 5, all = 6),
+    sampling = (shuffle = 0, derangement = 1, cyclic = 2, uniform = 3, log_uniform = 4, given = 5, all = 6, groups = 8),
     reduction = (mean = 0, sum = 1),
     direction = (query_to_document = 0, both = 1),
     correction = (all_candidates = 0, negatives_only = 1),

@@ -84,7 +84,7 @@ Inputs:
 
 Options, with their defaults: `objective = :softmax` (`:batch_softmax`, `:sigmoid`, `:decoupled`),
 `similarity = :cosine` (`:dot`), `sampling = :shuffle` (`:derangement`, `:cyclic`, `:uniform`, `:log_uniform`, `:given`,
-`:all`), `rounds = 4`, `reduction = :mean` (`:sum`), `direction = :query_to_document` (`:both`), `exclude = ()`
+`:all`, `:groups`), `rounds = 4`, `reduction = :mean` (`:sum`), `direction = :query_to_document` (`:both`), `exclude = ()`
 (`:same_document_id`, `:same_query_id`, or both in a tuple), `seed = 0`, `step = 0`, `scale = 20`, `temperature = 1`,
 `bias = 0`, `norm_floor = 1e-12`, `margin = 0`, `label_smoothing = 0`, `hardness = 0`, `false_negative_margin = Inf` (off),
 `correction = :all_candidates` (`:negatives_only`), `prefix_dims = ()`, `prefix_weights = ()` (1 each).

@@ -98,6 +98,7 @@ case("arguments: what is wrong is named") do
         (ArgumentError, "negatives: elements are Int64, expected Int32", () -> Negcos.sample!(zeros(Int, 4, 5), context)),
         (ArgumentError, "no keyword argument weights", () -> Negcos.sample(context, 5; weights = 1)),
         (NegcosError, "(value)", () -> Negcos.sample(context, 5; sampling = :all)),
+        (NegcosError, "(shape)", () -> Negcos.sample(context, 4; sampling = :groups)),
         (NegcosError, "(shape)", () -> Negcos.sample(context, 5, 4)),
         (NegcosError, "(shape)", () -> Negcos.sample(context, -1)),
     )
@@ -180,7 +181,7 @@ case("arguments: every option reaches the library") do
         plain = loss()
         for change in (
             (objective = :decoupled,), (objective = :batch_softmax,), (objective = :sigmoid,), (similarity = :dot,),
-            (sampling = :cyclic,), (rounds = 4,), (reduction = :sum,), (seed = typemax(UInt64),), (step = 1,), (scale = 10,),
+            (sampling = :cyclic,), (sampling = :groups,), (rounds = 4,), (reduction = :sum,), (seed = typemax(UInt64),), (step = 1,), (scale = 10,),
             (temperature = 0.5,), (norm_floor = 100,), (margin = 0.1,), (label_smoothing = 0.1,), (hardness = 3,),
             (false_negative_margin = -0.5,), (prefix_dims = (4,),), (prefix_dims = [4, 8],), (weights = [1.0, 2, 3, 4, 5, 6],),
             (log_probability = log.([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),), (hard_negatives = hard,), (positives = [6, 5, 4, 3, 2, 1],),

@@ -59,6 +59,9 @@ enumeration! {
         Given = NEGCOS_SAMPLING_GIVEN,
         /// Every document but the positive; `rounds` is ignored.
         All = NEGCOS_SAMPLING_ALL,
+        /// The batch is dealt at random into groups of `rounds` + 1; a query's negatives are the positives of the
+        /// others in its group. The fastest. More queries than `rounds`.
+        Groups = NEGCOS_SAMPLING_GROUPS,
     }
 }
 enumeration! {

@@ -41,6 +41,7 @@ fn every_recorded_enumerator_has_its_name_here() {
         ("SAMPLING_LOG_UNIFORM", Sampling::LogUniform as i32),
         ("SAMPLING_GIVEN", Sampling::Given as i32),
         ("SAMPLING_ALL", Sampling::All as i32),
+        ("SAMPLING_GROUPS", Sampling::Groups as i32),
         ("REDUCTION_MEAN", Reduction::Mean as i32),
         ("REDUCTION_SUM", Reduction::Sum as i32),
         ("DIRECTION_QUERY_TO_DOCUMENT", Direction::QueryToDocument as i32),

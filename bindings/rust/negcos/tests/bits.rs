@@ -58,6 +58,7 @@ fn options_of(call: &mut Call<'_>) -> (Options<'static>, usize) {
             ("uniform", Sampling::Uniform),
             ("log-uniform", Sampling::LogUniform),
             ("all", Sampling::All),
+            ("groups", Sampling::Groups),
         ];
         options = options.sampling(named(name, &all));
     }

@@ -60,6 +60,8 @@ void fill_normal(E* values, int64_t count, uint64_t seed) {
 constexpr int64_t kRows = 192, kRounds = 50, kSlots = kRounds + 1, kHard = 4, kLogs = 4096;
 constexpr int64_t kPairs = kRows * kRows, kDrawn = kRows * kRounds, kEdges = kRows * kSlots, kHardEdges = kRows * kHard;
 constexpr int64_t kGeneralEdges = kEdges + kHardEdges;
+constexpr int64_t kGroup = 50;  // queries of a group; a window reaches back
+constexpr int64_t kGroupPairs = kRows * kGroup;
 constexpr Range kAll = {0, kRows};
 
 // One plain and one general problem, with one set of kernels: all that these read and write.
@@ -129,6 +131,9 @@ public:
     void tile_finish_documents() { table_.tile_finish_documents(tiles_, 0, scratch_.data()); }
     void tile_totals() { *totals_ = table_.tile_totals(tiles_); }
 
+    void groups_scratch() { take_scratch(table_.groups_scratch(dim_, kGroup)); }
+    void groups_windows() { *totals_ = table_.groups_windows(groups_of_, {0, kRows / kGroup}, scratch_.data()); }
+
     void general_norms() {
         *norm_counts_ = {};
         negcos::find_norms(general_, NEGCOS_SIMILARITY_COSINE, 1e-12, serial_, table_, *norm_counts_);
@@ -179,6 +184,9 @@ private:
         take(groups_, kRows);
         take(group_start_, kRows / 2 + 1);
         take(group_documents_, kRows);
+        take(dealt_, kRows);
+        take(groups_of_.common, kGroup * negcos::pad_lanes<T>(dim_));
+        take(groups_of_.common_moments, kGroup);
 
         for (negcos::Problem<E>* problem : {&plain_, &general_}) {
             const int64_t prefix_dim = dim_ / problem->prefix_count;
@@ -269,7 +277,7 @@ private:
         fill_normal(queries_, kRows * dim_, 1);
         fill_normal(documents_, kRows * dim_, 3);
         fill_normal(hard_, kHardEdges * dim_, 4);
-        for (int32_t i = 0; i < kRows; ++i) groups_[i] = i / 2, group_documents_[i] = i;
+        for (int32_t i = 0; i < kRows; ++i) groups_[i] = i / 2, group_documents_[i] = i, dealt_[i] = 5 * i % kRows;
         for (int64_t g = 0; g <= kRows / 2; ++g) group_start_[g] = 2 * g;
     }
 
@@ -286,6 +294,12 @@ private:
         gather_.candidates.complete = true;  // like drawn ones
         gather_.lists = pairs_.lists();
         tiles_.outputs = plain_.outputs;
+        groups_of_.queries = plain_.queries();
+        groups_of_.documents = plain_.documents();
+        groups_of_.dim = dim_;
+        groups_of_.deal = {dealt_, kRows, kGroup};
+        groups_of_.terms = plain_.terms;
+        groups_of_.outputs = plain_.outputs;
     }
 
     void describe_general() {
@@ -335,13 +349,14 @@ private:
     negcos::Totals* totals_ = nullptr;
     int64_t* scratch_size_ = nullptr;
     E *queries_ = nullptr, *documents_ = nullptr, *hard_ = nullptr;
-    int32_t *negatives_ = nullptr, *groups_ = nullptr, *group_documents_ = nullptr;
+    int32_t *negatives_ = nullptr, *groups_ = nullptr, *group_documents_ = nullptr, *dealt_ = nullptr;
     int64_t* group_start_ = nullptr;
     T *batch_slopes_ = nullptr, *batch_exps_ = nullptr, *counts_ = nullptr;
     negcos::Pairs pairs_{kRows, kRows, nullptr};
     negcos::Problem<E> plain_, general_;
     negcos::GatherQueries<E> gather_;
     negcos::Tiles<E> tiles_;
+    negcos::Groups<E> groups_of_;
     negcos::GeneralGather<E> general_gather_;
     negcos::Tiles<E> general_tiles_;
     negcos::TilePrefix<E> plain_tile_, general_prefixes_[2];
@@ -383,6 +398,9 @@ constexpr Step<E> kSteps[] = {
     {SLOT(tile_documents), kPairs, 0, kPairs, true},
     {SLOT(tile_finish_documents), kRows},
     {SLOT(tile_totals), kRows},
+
+    {SLOT(groups_scratch)},
+    {SLOT(groups_windows), kGroupPairs, 0, 3 * kGroupPairs, true},
 
     {STEP(general_norms), kNoSlot},
     {SLOT(general_gather_scratch)},

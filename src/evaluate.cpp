@@ -8,6 +8,7 @@
 #include "exclusions.hpp"
 #include "gather.hpp"
 #include "general.hpp"
+#include "groups.hpp"
 #include "norms.hpp"
 #include "pairs.hpp"
 #include "plan.hpp"
@@ -235,6 +236,8 @@ int32_t evaluate_planned(Context& context, const negcos_options& options, const 
             return evaluate_by<E, BatchSoftmaxEngine>(context, options, batch, result, plan);
         case Walk::tiles:
             return evaluate_by<E, TileEngine>(context, options, batch, result, plan);
+        case Walk::groups:
+            return evaluate_by<E, GroupsEngine>(context, options, batch, result, plan);
         case Walk::gather:
             return plan.general ? evaluate_by<E, GeneralGatherEngine>(context, options, batch, result, plan)
                                 : evaluate_by<E, GatherEngine>(context, options, batch, result, plan);

@@ -6,6 +6,7 @@
 #include "kernel/exp_log.hpp"
 #include "kernel/gather.hpp"
 #include "kernel/gather_general.hpp"
+#include "kernel/groups.hpp"
 #include "kernel/norms.hpp"
 #include "kernel/philox.hpp"
 #include "kernel/tile.hpp"
@@ -41,6 +42,8 @@ constexpr negcos::KernelTable<E> kTable = {
     .tile_finish_documents = tile_finish_documents<E>,
     .tile_totals = tile_totals<E>,
     .tile_scratch = tile_scratch<E>,
+    .groups_scratch = groups_scratch<negcos::Working<E>>,
+    .groups_windows = groups_windows<E>,
     .general_gather_scratch = general_gather_scratch<E>,
     .general_gather_queries = general_gather_queries<E>,
     .general_gather_documents = general_gather_documents<E>,

@@ -34,6 +34,10 @@ struct KernelTable {
     Totals (*tile_totals)(const Tiles<E>&) noexcept;
     int64_t (*tile_scratch)(const Tiles<E>&) noexcept;
 
+    // Windows of GROUPS, counted without the one that reaches back.
+    int64_t (*groups_scratch)(int64_t dim, int64_t size) noexcept;
+    Totals (*groups_windows)(const Groups<E>&, Range windows, T* scratch) noexcept;
+
     // The general loss. Scratch of all of it: general_gather_scratch() elements.
     int64_t (*general_gather_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t dim, int64_t slots) noexcept;
     Totals (*general_gather_queries)(const GeneralGather<E>&, Range range, T* scratch) noexcept;

@@ -63,7 +63,7 @@ void Pairs::reserve(Arena& arena, int64_t workers, bool transpose) {
         shifts_ = arena.take<int32_t>(rounds);
         shuffled_ = arena.take<int32_t>(batch_);
     }
-    if (sampling_ == Sampling::groups) dealt_ = arena.take<int32_t>(batch_);
+    if (sampling_ == Sampling::groups) reserve_deal(arena);
     if (!transpose) return;
     lists_ = {slots(), batch_, nullptr, nullptr};
     // A permutation reaches each document once: its edge of round r has place 1 + r.
@@ -81,9 +81,13 @@ void Pairs::reserve(Arena& arena, int64_t workers, bool transpose) {
 bool Pairs::build(Parallel& parallel, const Kernels& kernels, bool run_inline) {
     const int64_t rounds = batch_ > 0 && negatives_ ? candidates_.rounds : 0;
     if (shifts_ && rounds > 0) draw_shifts(kernels, seed_, step_, batch_, rounds, shifts_, shuffled_);
-    if (dealt_ && rounds > 0) draw_permutation(kernels, seed_, step_, 0, batch_, false, dealt_, nullptr);
+    if (dealt_ && rounds > 0) draw_deal(kernels);
     if (!parallel.for_each(rounds, run_inline, [&](int64_t round, int64_t) { draw(kernels, round); })) return false;
     return !start_ || find_places(parallel, run_inline);
+}
+
+void Pairs::draw_deal(const Kernels& kernels) const {
+    draw_permutation(kernels, seed_, step_, 0, batch_, false, dealt_);
 }
 
 void Pairs::draw(const Kernels& kernels, int64_t r) {
@@ -145,6 +149,12 @@ bool Pairs::find_places(Parallel& parallel, bool run_inline) {
 }
 
 void Pairs::copy_negatives(int32_t* out) const {
+    if (dealt_ && !candidates_.positives) {  // in the order of places, each row whole
+        for (int64_t place = 0; place < batch_; ++place)
+            for (int64_t r = 0; r < candidates_.rounds; ++r)
+                out[dealt_[place] * candidates_.rounds + r] = deal().negative(place, r);
+        return;
+    }
     for (int64_t i = 0; i < batch_; ++i)
         for (int64_t r = 0; r < candidates_.rounds; ++r)
             *out++ = candidates_.negatives[i * candidates_.row_stride + r * candidates_.round_stride];

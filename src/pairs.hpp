@@ -33,11 +33,14 @@ public:
     // Draws the rounds and, if the arrays were reserved, transposes: in parallel. False when the caller's threads
     // failed.
     bool build(Parallel& parallel, const Kernels& kernels, bool run_inline);
+    // Of GROUPS, in place of reserve() and build(): the deal alone.
+    void reserve_deal(Arena& arena) { dealt_ = arena.take<int32_t>(batch_); }
+    void draw_deal(const Kernels& kernels) const;
+    Deal deal() const { return {dealt_, batch_, candidates_.slots()}; }
     // The negatives row by row, batch x rounds.
     void copy_negatives(int32_t* out) const;
 
 private:
-    Deal deal() const { return {dealt_, batch_, candidates_.slots()}; }
     void draw(const Kernels& kernels, int64_t round);
     bool find_places(Parallel& parallel, bool run_inline);
 

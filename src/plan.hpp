@@ -30,7 +30,11 @@ bool tiles_are_cheaper(int64_t rounds, int64_t documents, int64_t dim) {
     return all * (kCellCost + kCellCostPerByte * row) < slots * (kPairCost + per_byte * row);
 }
 
-enum class Walk { gather, tiles, batch_softmax };
+// Windows of GROUPS that are larger are walked as any sample: their products are as large as those of tiles, and they
+// are too few to be tasks.
+inline constexpr int64_t kMostGroup = 512;
+
+enum class Walk { gather, tiles, groups, batch_softmax };
 
 struct Plan {
     Walk walk;
@@ -55,11 +59,15 @@ template <class E>
 Plan plan_of(const negcos_options& options, const negcos_batch& batch, const negcos_result& result) {
     const bool sampled = options.sampling != NEGCOS_SAMPLING_ALL, negatives = needs_negatives(options, result);
     if (options.objective == NEGCOS_OBJECTIVE_BATCH_SOFTMAX) return {Walk::batch_softmax, false, sampled, negatives};
+    const bool general = is_general(options, batch);
+    if (options.sampling == NEGCOS_SAMPLING_GROUPS && !general && options.rounds > 0 && options.rounds < kMostGroup &&
+        options.rounds < batch.queries.rows)
+        return {Walk::groups, false, sampled, negatives};
     // Norms are what tells NaN and Inf from numbers, and DOT has none.
     const bool tiles =
         !sampled || (options.similarity == NEGCOS_SIMILARITY_COSINE &&
                      tiles_are_cheaper<Working<E>>(options.rounds, batch.documents.rows, batch.queries.cols));
-    return {tiles ? Walk::tiles : Walk::gather, is_general(options, batch), sampled, negatives};
+    return {tiles ? Walk::tiles : Walk::gather, general, sampled, negatives};
 }
 
 // Tiles multiply documents that were not sampled by 0, which does not keep NaN and Inf away: then all is gathered.

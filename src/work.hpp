@@ -245,6 +245,20 @@ struct BatchSoftmax {
     Outputs<E> outputs;
 };
 
+// The plain softmax of GROUPS, window by window.
+template <class E>
+struct Groups {
+    using T = Working<E>;
+    Rows<E> queries, documents;
+    int64_t dim = 0;
+    Deal deal;
+    LossTerms<T> terms;
+    // Of the documents that the last window has in common with the one before it, the gradient of that one: in blocks
+    // of columns as they are packed, and along each document's own row.
+    T *common = nullptr, *common_moments = nullptr;
+    Outputs<E> outputs;
+};
+
 // What the gradients need of an edge: for each prefix its slope in the gradient of that prefix's columns, then, if
 // there are several, its slope in each prefix's loss times its similarity there.
 NEGCOS_INLINE constexpr int64_t edge_record(int64_t prefix_count) {

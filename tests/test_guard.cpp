@@ -268,10 +268,10 @@ constexpr Features kBatchSoftmax = 1u << variants::batch_softmax | 1u << variant
 const std::vector<Way> kEngines[] = {
     {{"gather: SHUFFLE", false, NEGCOS_SAMPLING_SHUFFLE, kPlain},
      {"gather: GIVEN", false, NEGCOS_SAMPLING_GIVEN, kPlain},
-     {"gather: GROUPS", false, NEGCOS_SAMPLING_GROUPS, kPlain},
      {"gather: SHUFFLE, DOT", false, NEGCOS_SAMPLING_SHUFFLE, kDot},
      {"gather: BATCH_SOFTMAX", false, NEGCOS_SAMPLING_SHUFFLE, kBatchSoftmax},
      {"gather: BATCH_SOFTMAX, positives", false, NEGCOS_SAMPLING_GIVEN, kBatchSoftmax, true}},
+    {{"groups", false, NEGCOS_SAMPLING_GROUPS, kPlain}, {"groups, DOT", false, NEGCOS_SAMPLING_GROUPS, kDot}},
     {{"tiles: ALL", true, NEGCOS_SAMPLING_ALL, kPlain},
      {"tiles: ALL, DOT", true, NEGCOS_SAMPLING_ALL, kDot},
      {"tiles: SHUFFLE, dense", true, NEGCOS_SAMPLING_SHUFFLE, kPlain, false, true},
@@ -293,6 +293,7 @@ bool takes_tiles(const Way& way, int64_t rounds, int64_t count, int64_t dim) {
     using Computed = std::conditional_t<sizeof(T) == 2, float, T>;
     if (way.has(variants::batch_softmax)) return false;
     if (way.sampling == NEGCOS_SAMPLING_ALL) return true;
+    if (way.sampling == NEGCOS_SAMPLING_GROUPS && rounds > 0 && (way.features & ~kDot) == kPlain) return false;
     return !way.has(variants::dot) && negcos::tiles_are_cheaper<Computed>(rounds, count, dim);
 }
 
@@ -301,10 +302,10 @@ template <class T>
 variants::Shape shape_of(const Way& way, int64_t batch, int64_t dim, Random& random) {
     int64_t count = batch + (way.has(variants::both) ? 0 : random.below(4));
     if (way.positives) count = 1 + random.below(batch + 3);
-    while (!way.tiles && takes_tiles<T>(way, kRounds, count, dim)) ++count;
-    const int32_t rounds = way.dense ? static_cast<int32_t>(count) : kRounds;
-    const bool few = way.sampling == NEGCOS_SAMPLING_GROUPS && rounds >= batch;
-    return {batch, count, dim, few ? static_cast<int32_t>(batch - 1) : rounds, kHard};
+    const bool few = way.sampling == NEGCOS_SAMPLING_GROUPS && kRounds >= batch;
+    const int32_t rounds = few ? static_cast<int32_t>(batch - 1) : kRounds;
+    while (!way.tiles && takes_tiles<T>(way, rounds, count, dim)) ++count;
+    return {batch, count, dim, way.dense ? static_cast<int32_t>(count) : rounds, kHard};
 }
 
 // SHUFFLE and GROUPS draw from as many documents as there are queries: no gather reads the last row.

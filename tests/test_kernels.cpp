@@ -130,6 +130,34 @@ TEST_SUITE("unit") {
         CHECK_FALSE(negcos::tiles_are_cheaper<float>(INT32_MAX, INT64_MAX, 1));
     }
 
+    TEST_CASE("plan: groups are multiplied where the loss is plain, unless they are large") {
+        negcos::Options options;
+        options.sampling = NEGCOS_SAMPLING_GROUPS;
+        negcos_batch batch{};
+        batch.queries.rows = batch.documents.rows = 1000;
+        batch.queries.cols = batch.documents.cols = 64;
+        const negcos_result result{};
+        const auto grouped = [&] {
+            return negcos::plan_of<float>(options, batch, result).walk == negcos::Walk::groups;
+        };
+        CHECK(grouped());
+        options.similarity = NEGCOS_SIMILARITY_DOT;
+        CHECK(grouped());
+        options.rounds = negcos::kMostGroup - 1;
+        CHECK(grouped());
+        options.rounds = negcos::kMostGroup;
+        CHECK_FALSE(grouped());
+        options.rounds = 0;
+        CHECK_FALSE(grouped());
+        options.rounds = 4;
+        options.margin = 0.1;
+        CHECK_FALSE(grouped());
+        options.margin = 0;
+        const double weights[1000] = {};
+        batch.weights = weights;
+        CHECK_FALSE(grouped());
+    }
+
     TEST_CASE("kernels: norms, f32") {
         norms<float>(4e-7L);
     }

@@ -212,11 +212,13 @@ struct PlainSoftmax {
         PlainRow row;
         double share, positive_slope, grad_scale;  // slopes of negatives: share times their exps
     };
-    // positive: its similarity; top: not below its a.
+    // positive: its similarity; top: not below its a; positive_exp: of a.
     Closed close(T positive, T top, const Sums& negatives, double row_weight) const {
-        const T a = sign * positive;
-        const double gap = static_cast<double>(top) - static_cast<double>(a);
-        const double positive_exp = static_cast<double>(exp_one((a - top) * size));
+        return close(positive, top, negatives, row_weight,
+                     static_cast<double>(exp_one((sign * positive - top) * size)));
+    }
+    Closed close(T positive, T top, const Sums& negatives, double row_weight, double positive_exp) const {
+        const double gap = static_cast<double>(top) - static_cast<double>(sign * positive);
         const double share = row_weight / (positive_exp + negatives.sum);
         // Of all slopes times similarities, the positive's part as minus the sum of the others'.
         const double grad_scale = static_cast<double>(sign) * share * (negatives.moment + negatives.sum * gap);

@@ -40,6 +40,7 @@ struct Case {
     std::string isa;
     int32_t dtype = NEGCOS_DTYPE_F32;
     Variant variant = Variant::plain;
+    bool groups = false;  // the rounds are those of GROUPS, else of SHUFFLE
 };
 constexpr int32_t all = -1;
 
@@ -59,7 +60,9 @@ struct Data {
 
 negcos::Options options_of(const Case& c) {
     negcos::Options options;
-    options.sampling = c.rounds == all ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_SHUFFLE;
+    options.sampling = c.rounds == all ? NEGCOS_SAMPLING_ALL
+                       : c.groups      ? NEGCOS_SAMPLING_GROUPS
+                                       : NEGCOS_SAMPLING_SHUFFLE;
     options.rounds = c.rounds == all ? 0 : c.rounds;
     const bool both = c.variant == Variant::both || c.variant == Variant::both100;
     if (both) options.direction = NEGCOS_DIRECTION_BOTH;
@@ -158,7 +161,10 @@ std::string check(const Case& timed) {
 template <class T>
 void run(benchmark::State& state, const Case& c) {
     static std::set<std::string> checked;
-    const std::string what = c.isa + std::to_string(c.dim) + (c.rounds == all ? "all" : "") +
+    const std::string what = c.isa + std::to_string(c.dim) +
+                             (c.rounds == all ? "all"
+                              : c.groups      ? "groups"
+                                              : "") +
                              std::to_string(sizeof(T)) + "/" + std::to_string(static_cast<int>(c.variant));
     if (!checked.count(what)) {
         const std::string wrong = check<T>(c);
@@ -186,7 +192,7 @@ void run(benchmark::State& state, const Case& c) {
     const double pairs = c.rounds == all ? batch * batch : batch * (c.rounds + (c.part != Part::sampling));
     state.counters["ns/pair"] = seconds / pairs * 1e9;
     if (c.part == Part::sampling || c.variant != Variant::plain) return;
-    if (c.rounds == all) {
+    if (c.rounds == all || c.groups) {
         const double flops = pairs * dim * (c.part == Part::gradients ? 6 : 2);
         state.counters["GFLOP/s"] = flops / seconds / 1e9;
         state.counters["of_limit"] = flops / seconds / limits::fma_rate(c.isa, sizeof(T) == 8, c.threads);
@@ -203,11 +209,13 @@ void add(const Case& c) {
     static const char* const dtypes[] = {"f32", "f64", "f16", "bf16"};
     static const char* const parts[] = {"forward", "gradients", "sampling"};
     static const char* const variants[] = {"", "/both", "/both100", "/prefixes", "/sigmoid", "/smoothed", "/corrected"};
-    const std::string name = std::string(c.rounds == all ? "tiles" : "gather") + "/" + parts[static_cast<int>(c.part)] +
-                             "/B:" + std::to_string(c.batch) + "/d:" + std::to_string(c.dim) +
-                             "/rounds:" + (c.rounds == all ? "all" : std::to_string(c.rounds)) + "/" + c.isa + "/" +
-                             dtypes[c.dtype] + "/threads:" + std::to_string(c.threads) +
-                             variants[static_cast<int>(c.variant)];
+    const std::string name =
+        std::string(c.rounds == all ? "tiles"
+                    : c.groups      ? "groups"
+                                    : "gather") +
+        "/" + parts[static_cast<int>(c.part)] + "/B:" + std::to_string(c.batch) + "/d:" + std::to_string(c.dim) +
+        "/rounds:" + (c.rounds == all ? "all" : std::to_string(c.rounds)) + "/" + c.isa + "/" + dtypes[c.dtype] +
+        "/threads:" + std::to_string(c.threads) + variants[static_cast<int>(c.variant)];
     void (*const runs[])(benchmark::State&, const Case&) = {run<float>, run<double>, run<half::F16>, run<half::BF16>};
     benchmark::RegisterBenchmark(name.c_str(), [c, run = runs[c.dtype]](benchmark::State& state) { run(state, c); })
         ->UseRealTime()
@@ -236,6 +244,15 @@ int main(int argc, char** argv) {
         add({2048, 768, all, Part::gradients, threads, best});
         add({1024, 64, all, Part::gradients, threads, best});
     }
+    // As many negatives dealt in groups and gathered.
+    for (const int threads : thread_counts)
+        for (const bool groups : {true, false}) {
+            for (const int64_t dim : {16, 32, 64, 128, 256, 768})
+                add({4096, dim, 63, Part::gradients, threads, best, NEGCOS_DTYPE_F32, Variant::plain, groups});
+            for (const int32_t rounds : {4, 15, 255})
+                add({4096, 128, rounds, Part::gradients, threads, best, NEGCOS_DTYPE_F32, Variant::plain, groups});
+            add({65536, 128, 63, Part::gradients, threads, best, NEGCOS_DTYPE_F32, Variant::plain, groups});
+        }
     add({32, 64, 4, Part::gradients, most, best});
     add({4096, 128, 50, Part::gradients, most, best, NEGCOS_DTYPE_F64});
     add({4096, 128, all, Part::gradients, most, best, NEGCOS_DTYPE_F64});

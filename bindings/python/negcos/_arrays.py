@@ -7,9 +7,9 @@ DLPack capsules are read here rather than by numpy.from_dlpack, which knows no b
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 
@@ -53,7 +53,8 @@ _CPU, _CUDA_HOST = 1, 3  # memory that the processor reads: plain, and pinned fo
 _CODES = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
 
 # An address for arrays without elements, whose own may be NULL, which is "absent" to the library.
-_NOWHERE = (ctypes.c_double * 1)()
+_nothing = ctypes.c_double()
+_NOWHERE = ctypes.addressof(_nothing)
 
 # Prototypes of our own: those of ctypes.pythonapi's attributes are everybody's.
 _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
@@ -62,20 +63,15 @@ _get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_cha
 )
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """Memory of somebody else's, valid while `owner` lives."""
 
-    address: int  # never 0
+    address: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in elements
     dtype: str  # NumPy's name, or "bfloat16"
     writable: bool
     owner: Any
-
-    def __post_init__(self) -> None:
-        if 0 in self.shape:
-            object.__setattr__(self, "address", ctypes.addressof(_NOWHERE))
 
     @property
     def contiguous(self) -> bool:
@@ -89,11 +85,17 @@ class View:
 
 def view(name: str, array: Any) -> View:
     """name: of the argument, for errors."""
+    reader = READERS.get(type(array))
+    given = _view(name, array) if reader is None else reader(name, array)
+    return given._replace(address=_NOWHERE) if 0 in given.shape else given
+
+
+def _view(name: str, array: Any) -> View:
     refuse_masks(name, array)
     if isinstance(array, np.ndarray):
         return _view_numpy(name, array)
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
-        return _view_dlpack(name, array)
+        return view_dlpack(name, array)
     raise error("dtype", f"{name} is a {type(array).__name__}, expected a NumPy array or one with __dlpack__")
 
 
@@ -116,16 +118,27 @@ def _is_masked(values: Any) -> bool:
 
 
 def _view_numpy(name: str, array: np.ndarray[Any, Any]) -> View:
-    if not array.dtype.isnative:
+    dtype, strides = _layout(array.dtype, array.strides)
+    if dtype is None:
         raise error("dtype", f"{name} is of {array.dtype.str}, expected this machine's byte order")
-    size = max(array.itemsize, 1)
-    if any(stride % size for stride in array.strides):
+    if strides is None:
         raise error("shape", f"{name} has strides of {array.strides} bytes, expected multiples of its elements")
-    strides = tuple(stride // size for stride in array.strides)
-    return View(array.ctypes.data, array.shape, strides, array.dtype.name, array.flags.writeable, array)
+    return View(array.ctypes.data, array.shape, strides, dtype, array.flags.writeable, array)
 
 
-def _view_dlpack(name: str, array: Any) -> View:
+@functools.lru_cache(maxsize=256)  # NumPy puts the name together each time
+def _layout(dtype: np.dtype[Any], strides: tuple[int, ...]) -> tuple[Optional[str], Optional[tuple[int, ...]]]:
+    """The dtype's name and the strides in elements; None where there is none."""
+    size = dtype.itemsize or 1
+    whole = not any(stride % size for stride in strides)
+    return dtype.name if dtype.isnative else None, tuple(stride // size for stride in strides) if whole else None
+
+
+# By the very type, for what needs no more questions. negcos.torch adds its own.
+READERS: dict[type, Callable[[str, Any], View]] = {np.ndarray: _view_numpy}
+
+
+def view_dlpack(name: str, array: Any) -> View:
     try:
         device = int(array.__dlpack_device__()[0])
         if device not in (_CPU, _CUDA_HOST):
@@ -195,7 +208,7 @@ def vector(name: str, values: Any, dtype: str, shape: tuple[int, ...] | None, me
     """Contiguous elements of `dtype`: as they are, or else a copy when no value changes (int32 to int64, lists, another
     byte order).
     shape: None = one-dimensional of any length."""
-    by_dlpack = hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray)
+    by_dlpack = not isinstance(values, np.ndarray) and hasattr(values, "__dlpack__")
     if by_dlpack and str(getattr(values, "dtype", None)) == "torch.bool":  # which PyTorch 1.13 does not export
         by_dlpack = False
     given = view(name, values if by_dlpack else as_numpy(name, values))
@@ -228,6 +241,10 @@ def contiguous_output(name: str, array: Any, dtype: str, shape: tuple[int, ...])
 
 def as_numpy(name: str, values: Any) -> np.ndarray[Any, Any]:
     """Numbers without a mask, aligned, in this machine's byte order: the array itself where it is so, else a copy."""
+    if type(values) is np.ndarray:
+        flags, dtype = values.flags, values.dtype
+        if flags.c_contiguous and flags.aligned and dtype.isnative and dtype.kind != "O":
+            return values
     refuse_masks(name, values)
     try:
         array = np.asanyarray(values)

@@ -22,7 +22,9 @@ _forked = False
 
 def enumerator(name: str, value: Any, group: str) -> int:
     known = ENUMERATORS[group]
-    number = known.get(value.lower().replace("_", "-")) if isinstance(value, str) else None
+    number = known.get(value) if type(value) is str else None
+    if number is None and isinstance(value, str):
+        number = known.get(value.lower().replace("_", "-"))
     if number is None:
         raise error("value", f"{name} is {value!r}, expected one of {', '.join(known)}")
     return number
@@ -30,11 +32,14 @@ def enumerator(name: str, value: Any, group: str) -> int:
 
 def integer(name: str, value: Any, bits: int, signed: bool = True) -> int:
     """value as an int that a C integer can hold: ctypes itself would cut it off."""
-    refuse_masks(name, value)
-    try:
-        number = int(value.__index__())
-    except (AttributeError, TypeError):  # TypeError: a tensor of other numbers
-        raise error("dtype", f"{name} is a {type(value).__name__}, expected an integer") from None
+    if type(value) is int:
+        number = value
+    else:
+        refuse_masks(name, value)
+        try:
+            number = int(value.__index__())
+        except (AttributeError, TypeError):  # TypeError: a tensor of other numbers
+            raise error("dtype", f"{name} is a {type(value).__name__}, expected an integer") from None
     least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     if not least <= number <= most:
         raise error("value", f"{name} is {number}, expected {least} to {most}")
@@ -42,6 +47,8 @@ def integer(name: str, value: Any, bits: int, signed: bool = True) -> int:
 
 
 def number(name: str, value: Any) -> float:
+    if type(value) is float:
+        return value
     refuse_masks(name, value)
     try:
         if isinstance(value, (str, bytes)):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -101,42 +102,34 @@ def evaluate(
         alive.append(given)
         return given
 
-    def input_vector(name: str, values: Any, dtype: str, shape: tuple[int, ...], meaning: str) -> None:
-        if values is not None:
-            given = vector(name, values, dtype, shape, meaning)
-            setattr(batch, name, given.address)
-            alive.append(given)
-
     query_view = input_matrix("queries", queries)
     document_view = input_matrix("documents", documents)
     (n_queries, dim), (n_documents, _) = query_view.shape, document_view.shape
     n_hard = 0
     if hard_negatives is not None:
         n_hard = input_matrix("hard_negatives", hard_negatives).shape[0]
-    for name, values, read, by in (  # what the library would not read
-        ("negatives", negatives, made.sampling == ENUMERATORS["SAMPLING"]["given"], "sampling='given'"),
-        ("document_ids", document_ids, made.exclude & ENUMERATORS["EXCLUDE"]["same-document-id"], _BY_DOCUMENT),
-        ("query_ids", query_ids, made.exclude & ENUMERATORS["EXCLUDE"]["same-query-id"], _BY_QUERY),
+    rounds = made.rounds
+    # What the library would not read is refused first.
+    if negatives is not None and made.sampling != ENUMERATORS["SAMPLING"]["given"]:
+        raise error("value", "negatives is given, expected sampling='given' with it")
+    if document_ids is not None and not made.exclude & ENUMERATORS["EXCLUDE"]["same-document-id"]:
+        raise error("value", "document_ids is given, expected exclude='same-document-id' with it")
+    if query_ids is not None and not made.exclude & ENUMERATORS["EXCLUDE"]["same-query-id"]:
+        raise error("value", "query_ids is given, expected exclude='same-query-id' with it")
+    for name, values, dtype, shape, meaning in (
+        ("positives", positives, "int64", (n_queries,), "one for each query"),
+        ("negatives", negatives, "int32", (n_queries, rounds), "rounds for each query"),
+        ("document_ids", document_ids, "int64", (n_documents,), "one for each document"),
+        ("query_ids", query_ids, "int64", (n_queries,), "one for each query"),
+        ("log_probability", log_probability, "float64", (n_documents,), "one for each document"),
+        ("weights", weights, "float64", (n_queries,), "one for each query"),
     ):
-        if values is not None and not read:
-            raise error("value", f"{name} is given, expected {by} with it")
-    input_vector("positives", positives, "int64", (n_queries,), "one for each query")
-    input_vector("negatives", negatives, "int32", (n_queries, made.rounds), "rounds for each query")
-    input_vector("document_ids", document_ids, "int64", (n_documents,), "one for each document")
-    input_vector("query_ids", query_ids, "int64", (n_queries,), "one for each query")
-    input_vector("log_probability", log_probability, "float64", (n_documents,), "one for each document")
-    input_vector("weights", weights, "float64", (n_queries,), "one for each query")
+        if values is not None:
+            given = vector(name, values, dtype, shape, meaning)
+            setattr(batch, name, given.address)
+            alive.append(given)
 
-    rounds = max(made.rounds, 0)  # the library refuses less
-    shapes: dict[str, tuple[int, ...]] = {
-        "losses": (n_queries,),
-        "hit_probability": (n_queries,),
-        "logits": (n_queries, 1 + rounds + (n_hard // n_queries if n_queries else 0)),
-        "grad_queries": (n_queries, dim),
-        "grad_documents": (n_documents, dim),
-        "grad_hard_negatives": (n_hard, dim),
-        "negatives": (n_queries, rounds),
-    }
+    shapes = _output_shapes(n_queries, n_documents, dim, n_hard, max(rounds, 0))  # the library refuses less
     if out is not None and not isinstance(out, Mapping):
         raise error("dtype", f"out is a {type(out).__name__}, expected a mapping from names of outputs to arrays")
     arrays: dict[str, Any] = {**dict.fromkeys(items("outputs", outputs)), **(out or {})}
@@ -158,7 +151,9 @@ def evaluate(
     context_or_default(context)._call(
         library.negcos_evaluate, ctypes.byref(made), ctypes.byref(batch), ctypes.byref(result)
     )
-    return Result(**{name: getattr(result, name) for name in _NUMBERS}, **arrays)
+    made_result = Result.__new__(Result)  # the constructor of a frozen class takes longer than all of the above
+    made_result.__dict__.update([(name, getattr(result, name)) for name in _NUMBERS], **arrays)
+    return made_result
 
 
 def sample(
@@ -183,4 +178,16 @@ def sample(
     return drawn
 
 
-_BY_DOCUMENT, _BY_QUERY = "exclude='same-document-id'", "exclude='same-query-id'"
+@functools.lru_cache(maxsize=256)
+def _output_shapes(
+    n_queries: int, n_documents: int, dim: int, n_hard: int, rounds: int
+) -> Mapping[str, tuple[int, ...]]:
+    return {
+        "losses": (n_queries,),
+        "hit_probability": (n_queries,),
+        "logits": (n_queries, 1 + rounds + (n_hard // n_queries if n_queries else 0)),
+        "grad_queries": (n_queries, dim),
+        "grad_documents": (n_documents, dim),
+        "grad_hard_negatives": (n_hard, dim),
+        "negatives": (n_queries, rounds),
+    }

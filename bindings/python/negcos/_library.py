@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import os
 import sys
@@ -239,11 +240,16 @@ def _check_compatible() -> None:
         raise ImportError("negcos: the library's structs are not laid out as this package knows them")
 
 
-def initialised(name: str) -> Any:
-    """A struct with the library's defaults."""
+@functools.lru_cache(maxsize=None)
+def _defaults(name: str) -> bytes:
     made = STRUCTS[name]()
     getattr(library, f"{name}_init")(ctypes.byref(made), ctypes.sizeof(made))
-    return made
+    return bytes(made)
+
+
+def initialised(name: str) -> Any:
+    """A struct with the library's defaults."""
+    return STRUCTS[name].from_buffer_copy(_defaults(name))
 
 
 def check(status: int) -> None:

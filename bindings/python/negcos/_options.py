@@ -64,6 +64,12 @@ OPTIONS = {
     name: Option(_HINTS[name].__origin__, *_HINTS[name].__metadata__)
     for name in sorted(_HINTS, key=list(_FIELDS).index)
 }
+# Bits, and whether they are signed.
+_INTEGERS = {
+    name: (8 * ctypes.sizeof(_FIELDS[name]), _FIELDS[name] is ctypes.c_int32)
+    for name, option in OPTIONS.items()
+    if option.type is int
+}
 
 
 def shows_options(kind: Any) -> Callable[[T], T]:
@@ -106,14 +112,20 @@ def make_options(given: Mapping[str, Any]) -> Any:
     """negcos_options of what is given, once names and types are right, and of the library's defaults for the rest."""
     refuse_unknown(given)
     options = initialised("negcos_options")
-    for name in OPTIONS:
-        if name in given:
-            _set(options, name, given[name])
+    for name, option in OPTIONS.items():
+        if name in given and given[name] is not option.default:
+            _set(options, name, option.type, given[name])
     return options
 
 
-def _set(options: Any, name: str, value: Any) -> None:
-    if name == "exclude":
+def _set(options: Any, name: str, kind: Any, value: Any) -> None:
+    if kind is str:
+        setattr(options, name, enumerator(name, value, name.upper()))
+    elif kind is float:
+        setattr(options, name, number(name, value))
+    elif kind is int:
+        setattr(options, name, integer(name, value, *_INTEGERS[name]))
+    elif name == "exclude":
         for bit in items(name, value):
             options.exclude |= enumerator(name, bit, "EXCLUDE")
     elif name == "prefix_dims":
@@ -127,10 +139,3 @@ def _set(options: Any, name: str, value: Any) -> None:
             if len(weights) != options.prefix_count:
                 raise error("shape", f"prefix_weights has {len(weights)}, prefix_dims {options.prefix_count}")
             options.prefix_weights = (ctypes.c_double * len(weights))(*weights)
-    elif OPTIONS[name].type is str:
-        setattr(options, name, enumerator(name, value, name.upper()))
-    elif OPTIONS[name].type is float:
-        setattr(options, name, number(name, value))
-    else:
-        signed = _FIELDS[name] is ctypes.c_int32
-        setattr(options, name, integer(name, value, 8 * ctypes.sizeof(_FIELDS[name]), signed))

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import torch
 import torch.fx._symbolic_trace
 from torch import Tensor, nn
 
+from ._arrays import READERS, View, view_dlpack
 from ._context import Context, integer, items
 from ._errors import error
 from ._evaluate import MATRICES, VECTORS, Result, evaluate
@@ -73,6 +73,25 @@ def _outside_graphs(function: F) -> F:
 def _is_opaque(value: Tensor) -> bool:
     """A tensor whose class computes it in its own way, from no memory (FakeTensor), or from other tensors (DTensor)."""
     return type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def _view(name: str, tensor: Tensor) -> View:
+    """What DLPack would say, sooner, where it would say no more than this."""
+    dtype = _NAMES.get(tensor.dtype)
+    if dtype is not None and tensor.is_cpu and tensor.layout is torch.strided and not (
+        tensor.requires_grad or tensor.is_neg()
+    ):
+        try:
+            return View(tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), dtype, True, tensor)
+        except RuntimeError:  # without memory of its own
+            pass
+    return view_dlpack(name, tensor)
+
+
+READERS[Tensor] = _view
 
 
 def _is_in_backward() -> bool:
@@ -254,8 +273,8 @@ class _Loss(torch.autograd.Function):
         """counter: that of the module, where it is to move on from `step`."""
         ctx.step, ctx.counter = step, counter
         # The step, too: what checkpoint computes again is what is there in backward().
-        ctx.save_for_backward(*gradients, torch.tensor(step % 2**63, dtype=torch.int64, device="cpu"))
-        return torch.tensor(loss, dtype=dtype, device="cpu")
+        ctx.save_for_backward(*gradients, torch.full((), step % 2**63, dtype=torch.int64, device="cpu"))
+        return torch.full((), loss, dtype=dtype, device="cpu")
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
@@ -324,13 +343,15 @@ def _compute(
         out={**out, **_empty_outputs(matrices, options, outputs)},
         context=context,
     )
+    for name in out:
+        vars(result).pop(name)  # the graph's own
     for name in ("scale", "bias"):
         if is_wanted(inputs[name]):
             out[f"grad_{name}"] = torch.full_like(inputs[name], getattr(result, f"grad_{name}"), requires_grad=False)
     dtype = torch.promote_types(queries.dtype, torch.float32)  # of half precision a sum may overflow
     gradients = [out.get(f"grad_{name}") for name in inputs]
     loss: Tensor = _Loss.apply(result.loss, dtype, gradients, options["step"], counter, *inputs.values())
-    return loss, dataclasses.replace(result, grad_queries=None, grad_documents=None, grad_hard_negatives=None)
+    return loss, result
 
 
 def _with_contiguous_rows(matrix: Tensor) -> Tensor:

@@ -309,14 +309,16 @@ def _compute(
     counter: Optional[Tensor] = None,
 ) -> tuple[Tensor, Result]:
     refuse_unknown(options)
-    matrices, arrays = ({name: arguments[name] for name in names} for names in (MATRICES, VECTORS))
+    matrices = {name: arguments[name] for name in MATRICES}
+    arrays = {name: arguments[name] for name in VECTORS if arguments[name] is not None}
     for name, value in matrices.items():
         if not isinstance(value, Tensor) and not (value is None and name == "hard_negatives"):
             raise error("dtype", f"{name} is a {type(value).__name__}, expected a torch.Tensor")
     inputs = {**matrices, "scale": options["scale"], "bias": options["bias"]}
+    inputs = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     for name, value in {**inputs, **arrays}.items():
         if isinstance(value, Tensor):
-            if value.device.type != "cpu":
+            if not value.is_cpu and value.device.type != "cpu":
                 raise error("dtype", f"{name} is on {value.device}, expected the CPU")
             if value.layout != torch.strided:
                 raise error("dtype", f"{name} is of {value.layout}, expected torch.strided")
@@ -325,16 +327,14 @@ def _compute(
             if name in arrays:
                 _refuse_gradient(name, value)
 
-    def is_wanted(value: Any) -> bool:
-        return isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled()
-
+    wanted = [name for name, value in inputs.items() if value.requires_grad] if torch.is_grad_enabled() else []
     matrices = {name: value for name, value in matrices.items() if value is not None}
     queries = matrices["queries"]
     out = {
         # with the queries' columns, so that what is said of other ones is of the matrix and not of its gradient
         f"grad_{name}": torch.empty(value.shape[:1] + queries.shape[1:], dtype=value.dtype, device="cpu")
         for name, value in matrices.items()
-        if is_wanted(value)
+        if name in wanted
     }
     call: dict[str, Any] = {name: _with_contiguous_rows(value.detach()) for name, value in matrices.items()}
     result = evaluate(
@@ -346,7 +346,7 @@ def _compute(
     for name in out:
         vars(result).pop(name)  # the graph's own
     for name in ("scale", "bias"):
-        if is_wanted(inputs[name]):
+        if name in wanted:
             out[f"grad_{name}"] = torch.full_like(inputs[name], getattr(result, f"grad_{name}"), requires_grad=False)
     dtype = torch.promote_types(queries.dtype, torch.float32)  # of half precision a sum may overflow
     gradients = [out.get(f"grad_{name}") for name in inputs]
@@ -364,6 +364,9 @@ def _with_contiguous_rows(matrix: Tensor) -> Tensor:
 
 
 def _empty_outputs(matrices: dict[str, Tensor], options: dict[str, Any], outputs: Iterable[str]) -> dict[str, Tensor]:
+    outputs = items("outputs", outputs)
+    if not outputs:
+        return {}
     queries = matrices["queries"]
     n_queries = queries.shape[0] if queries.dim() else 0
     n_hard = matrices["hard_negatives"].shape[0] // n_queries if "hard_negatives" in matrices and n_queries else 0
@@ -374,12 +377,12 @@ def _empty_outputs(matrices: dict[str, Tensor], options: dict[str, Any], outputs
         "logits": (n_queries, 1 + rounds + n_hard),
         "negatives": (n_queries, rounds),
     }
-    for name in items("outputs", outputs):
+    for name in outputs:
         if name not in shapes:
             raise error("value", f"{name!r} is no output, expected some of {', '.join(shapes)}")
     return {
         name: torch.empty(shapes[name], dtype=torch.int32 if name == "negatives" else queries.dtype, device="cpu")
-        for name in items("outputs", outputs)
+        for name in outputs
     }
 
 
@@ -395,8 +398,8 @@ def _whole(name: str, value: Any) -> int:
     return integer(name, value, 64, signed=False)
 
 
-def _refuse_gradient(name: str, value: Any) -> None:
-    if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
+def _refuse_gradient(name: str, value: Tensor) -> None:
+    if value.requires_grad and torch.is_grad_enabled():
         raise error("unsupported", f"{name} requires a gradient, which only {', '.join(_DIFFERENTIABLE)} have")
 
 
@@ -404,17 +407,19 @@ def _without_tensors(options: dict[str, Any]) -> dict[str, Any]:
     """The options as negcos.evaluate takes them."""
     plain = dict(options)
     for name, value in options.items():
+        if not isinstance(value, Tensor):
+            continue
         if name not in _DIFFERENTIABLE:
             _refuse_gradient(name, value)
-        elif isinstance(value, Tensor):
-            if value.numel() != 1 or not value.is_floating_point():
-                raise error("shape", f"{name} is {tuple(value.shape)} of {value.dtype}, expected one real number")
-            if name == "bias" and options.get("objective") != "sigmoid":
-                raise error("unsupported", "bias is a tensor, which takes objective='sigmoid'")
-            if value.is_meta or _is_opaque(value):  # in the constructor; a call has refused it
-                del plain[name]
-            else:
-                plain[name] = float(value.detach())
+            continue
+        if value.numel() != 1 or not value.is_floating_point():
+            raise error("shape", f"{name} is {tuple(value.shape)} of {value.dtype}, expected one real number")
+        if name == "bias" and options.get("objective") != "sigmoid":
+            raise error("unsupported", "bias is a tensor, which takes objective='sigmoid'")
+        if value.is_meta or _is_opaque(value):  # in the constructor; a call has refused it
+            del plain[name]
+        else:
+            plain[name] = float(value.detach())
     if options.get("reduction") == "none":
         raise error("value", "reduction is 'none', expected 'mean' or 'sum' (outputs=['losses'] are in module.result)")
     return plain

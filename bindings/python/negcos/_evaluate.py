@@ -151,9 +151,10 @@ def evaluate(
     context_or_default(context)._call(
         library.negcos_evaluate, ctypes.byref(made), ctypes.byref(batch), ctypes.byref(result)
     )
-    made_result = Result.__new__(Result)  # the constructor of a frozen class takes longer than all of the above
-    made_result.__dict__.update([(name, getattr(result, name)) for name in _NUMBERS], **arrays)
-    return made_result
+    # A frozen dataclass's constructor sets its fields one by one, slowly; those that are missing are None by default.
+    answer = Result.__new__(Result)
+    vars(answer).update([(name, getattr(result, name)) for name in _NUMBERS], **arrays)
+    return answer
 
 
 def sample(

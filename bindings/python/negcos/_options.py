@@ -64,6 +64,7 @@ OPTIONS = {
     name: Option(_HINTS[name].__origin__, *_HINTS[name].__metadata__)
     for name in sorted(_HINTS, key=list(_FIELDS).index)
 }
+_ORDER = {name: at for at, name in enumerate(OPTIONS)}
 # Bits, and whether they are signed.
 _INTEGERS = {
     name: (8 * ctypes.sizeof(_FIELDS[name]), _FIELDS[name] is ctypes.c_int32)
@@ -112,8 +113,9 @@ def make_options(given: Mapping[str, Any]) -> Any:
     """negcos_options of what is given, once names and types are right, and of the library's defaults for the rest."""
     refuse_unknown(given)
     options = initialised("negcos_options")
-    for name, option in OPTIONS.items():
-        if name in given and given[name] is not option.default:
+    for name in sorted(given, key=_ORDER.__getitem__):
+        option = OPTIONS[name]
+        if given[name] is not option.default:
             _set(options, name, option.type, given[name])
     return options
 

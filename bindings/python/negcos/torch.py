@@ -196,7 +196,7 @@ class NegativeCosineLoss(nn.Module):
         if counts:  # what a backward pass computes again, it does for the last loss outside of one
             step = self._last_step if is_again and self._last_step is not None else self.step
         # A module that was pickled before there was such an option has its default.
-        options = {name: getattr(self, name, option.default) for name, option in OPTIONS.items()}
+        options = {name: getattr(self, name, option.default) for name, option in OPTIONS.items() if name != "step"}
         given = {"scale": scale, "bias": bias, "step": step}
         options.update({name: value for name, value in given.items() if value is not None})
         options["step"] = _whole("step", options["step"])

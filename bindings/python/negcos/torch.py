@@ -81,9 +81,8 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "fl
 def _view(name: str, tensor: Tensor) -> View:
     """What DLPack would say, sooner, where it would say no more than this."""
     dtype = _NAMES.get(tensor.dtype)
-    if dtype is not None and tensor.is_cpu and tensor.layout is torch.strided and not (
-        tensor.requires_grad or tensor.is_neg()
-    ):
+    plain = tensor.is_cpu and tensor.layout is torch.strided and not tensor.requires_grad and not tensor.is_neg()
+    if plain and dtype is not None:
         try:
             return View(tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), dtype, True, tensor)
         except RuntimeError:  # without memory of its own

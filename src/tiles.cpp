@@ -24,10 +24,12 @@ void TileEngine<E>::reserve(Arena& arena, int64_t workers) {
     t.chunk = std::min(kTileChunk, documents);
     t.chunks = t.chunk > 0 ? tasks_of(documents, t.chunk) : 0;
     t.strip_stride = (t.chunk | 1) * kVirtualLanes<T>;
-    wave_ = t.block > 0 ? std::min(workers, tasks_of(batch, t.block)) : 0;
+    const int64_t block_cells = t.chunks * t.strips() * t.strip_stride;
+    const int64_t fitting = kMostScores / std::max<int64_t>(1, block_cells * problem.prefix_count * int64_t{sizeof(T)});
+    wave_ = t.block > 0 ? std::min({workers, tasks_of(batch, t.block), std::max<int64_t>(1, fitting)}) : 0;
 
     // Products that overflow were refused with the shapes; the arena refuses what does not fit an address space.
-    const int64_t cells = wave_ * t.chunks * t.strips() * t.strip_stride;
+    const int64_t cells = wave_ * block_cells;
     const int64_t parts = wave_ * t.tasks() * kColumnFields * documents;
     if (problem.sampled) {
         pairs_.reserve(arena, workers, false);

@@ -20,6 +20,9 @@ namespace negcos {
 // Fixed, since they decide the order of sums.
 inline constexpr int64_t kTileBlock = 192, kTileChunk = 192;
 
+// Bytes of scores that a wave is let to have beyond those of one block.
+inline constexpr int64_t kMostScores = int64_t{1} << 30;
+
 // Documents per task where a task closes their columns.
 inline constexpr int64_t kColumnsPerTask = 64;
 

@@ -284,7 +284,7 @@ void gather_gradient(const negcos::GatherGradient<E>& t, Range range, Working<E>
     if (t.targets.rescaled || t.sources.rescaled)
         gather_gradient_of<true, 0>(t, range, scratch);
     else if (t.sources.count * t.dim * static_cast<int64_t>(sizeof(E)) > kNearBytes)
-        gather_gradient_of<false, negcos::kArcsAhead>(t, range, scratch);
+        gather_gradient_of<false, (kWidth<Working<E>> > 1 ? negcos::kArcsAhead : 0)>(t, range, scratch);
     else
         gather_gradient_of<false, 0>(t, range, scratch);
 }

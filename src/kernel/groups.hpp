@@ -191,7 +191,7 @@ private:
         T *along, *size;
         bool ordinary;  // all sizes are
     };
-    static constexpr int64_t kPointer = sizeof(E*) / sizeof(T);
+    static constexpr int64_t kPointer = 8 / sizeof(T);  // elements
 
     // No digit is lost by it, and no product of it overflows that would not by its factors.
     static bool is_ordinary(T size) {
@@ -439,14 +439,14 @@ private:
     // steps in chains of `most`.
     template <int kRows, class Chain>
     [[gnu::always_inline]] static void add_up(GroupTile<kRows, T>& tile, int64_t steps, int64_t most, Chain&& chain) {
-        alignas(64) T before[kRows * kLanes<T>];
-        for (int64_t k = 0;;) {
+        tile.clear();
+        chain(0, steps < most ? steps : most);
+        for (int64_t k = most; k < steps; k += most) {
+            alignas(64) T before[kRows * kLanes<T>];
+            tile.put(before);
             tile.clear();
             chain(k, steps - k < most ? steps - k : most);
-            if (k > 0) tile.add(before);
-            k += most;
-            if (k >= steps) return;
-            tile.put(before);
+            tile.add(before);
         }
     }
 

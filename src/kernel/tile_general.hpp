@@ -765,7 +765,7 @@ template <class E>
 int64_t tile_scratch(const Tiles<E>& t) noexcept {
     using T = Working<E>;
     const int64_t columns = padded_columns(t.prefixes, t.prefix_count), prefixes = t.prefix_count;
-    const int64_t numbers = pad_lanes<double>(prefixes) * static_cast<int64_t>(sizeof(double) / sizeof(T));
+    const int64_t numbers = pad_lanes<double>(prefixes) * kLanes<T> / kLanes<double>;
     const int64_t rows = 2 * kLanes<T> < kTileRows ? kTileRows : 2 * kLanes<T>;
     int64_t most = rows * columns + numbers;
     if (!t.general) return most < t.block * columns ? t.block * columns : most;

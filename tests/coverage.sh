@@ -15,6 +15,8 @@ run() {
     build=$folder/$1
     shift
     options=
+    # Kernels that this machine cannot run would only take their time to build.
+    grep -qsw avx512bw /proc/cpuinfo || options=-Davx512=false
     while [ "$1" != -- ]; do options="$options $1" && shift; done
     shift
     programs=

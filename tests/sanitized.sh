@@ -9,6 +9,13 @@ what=$2
 # A folder for each compiler; a comma in its name would part options of the linker.
 mkdir -p "$1" && folder=$(cd "$1" && pwd)/$(echo "$what" | tr , -)${CXX:+-$(basename "$CXX")} || exit 2
 common='-Dcommand=false -Dexamples=false -Db_lundef=false -Dbuildtype=debugoptimized'
+# Kernels that this machine cannot run would only take their time to build.
+isas='avx512 avx2 scalar'
+if ! grep -qsw avx512bw /proc/cpuinfo; then
+    common="$common -Davx512=false"
+    isas='avx2 scalar'
+fi
+[ "$(uname -m)" = x86_64 ] || isas='neon scalar'
 
 # set_up OPTION...: a build folder with these options.
 set_up() {
@@ -74,13 +81,11 @@ case $what in
         echo 'int main(void) { return 0; }' | clang -x c -fsanitize=memory - -o /dev/null 2> /dev/null ||
             { echo "SKIP: memory: no clang with a memory sanitizer here"; exit 77; }
         CC=clang CXX=clang++ set_up -Db_sanitize=memory -Dtbb=disabled -Dopenmp=disabled
-        isas='avx512 avx2 scalar'
-        [ "$(uname -m)" = x86_64 ] || isas='neon scalar'
         for isa in $isas; do NEGCOS_ISA=$isa run "memory-$isa" calls; done
         ;;
     valgrind)
         command -v valgrind > /dev/null || { echo "SKIP: valgrind: not installed"; exit 77; }
-        set_up
+        set_up -Doptimization=1
         wrapper='valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
         run valgrind errors edges variant_errors frequency frequency_file sampling calls
         ;;

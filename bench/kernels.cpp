@@ -100,16 +100,16 @@ public:
     void query_norms() { table_.norms(plain_.queries(), dim_, 1e-12, kAll); }
     void norms() { *norm_counts_ = table_.norms(plain_.documents(), dim_, 1e-12, kAll); }
 
-    void gather_scratch() { take_scratch(table_.gather_scratch(dim_, kSlots)); }
+    void gather_scratch() { take_scratch(table_.gather_scratch(gather_)); }
     void gather_queries() { *totals_ = table_.gather_queries(gather_, kAll, scratch_.data()); }
-    void gather_gradient() {
-        table_.gather_gradient({plain_.documents(), plain_.queries(), dim_, pairs_.lists(), gather_.arcs,
-                                plain_.terms.factor, plain_.outputs.grad_documents},
-                               kAll, scratch_.data());
+    void gather_documents() { table_.gather_documents(gather_, kAll, scratch_.data()); }
+    void gather_similarities() {
+        negcos::Gather<E> similarities = gather_;
+        similarities.positives = positives_;
+        table_.gather_queries(similarities, kAll, scratch_.data());
     }
     void batch_softmax() {
-        *totals_ =
-            table_.batch_softmax({kRows, gather_.positives, plain_.terms, batch_slopes_, batch_exps_, plain_.outputs});
+        *totals_ = table_.batch_softmax({kRows, positives_, plain_.terms, batch_slopes_, batch_exps_, plain_.outputs});
     }
 
     void tile_scratch() { take_scratch(table_.tile_scratch(tiles_)); }
@@ -138,11 +138,9 @@ public:
         *norm_counts_ = {};
         negcos::find_norms(general_, NEGCOS_SIMILARITY_COSINE, 1e-12, serial_, table_, *norm_counts_);
     }
-    void general_gather_scratch() {
-        take_scratch(table_.general_gather_scratch(general_.prefixes, general_.prefix_count, dim_, kSlots + kHard));
-    }
-    void general_gather_queries() { *totals_ = table_.general_gather_queries(general_gather_, kAll, scratch_.data()); }
-    void general_gather_documents() { table_.general_gather_documents(general_gather_, kAll, scratch_.data()); }
+    void general_gather_scratch() { take_scratch(table_.gather_scratch(general_gather_)); }
+    void general_gather_queries() { *totals_ = table_.gather_queries(general_gather_, kAll, scratch_.data()); }
+    void general_gather_documents() { table_.gather_documents(general_gather_, kAll, scratch_.data()); }
     void hard_gradient() {
         table_.hard_gradient({general_.prefixes, general_.prefix_count, dim_, kHard, general_.terms.factor,
                               general_gather_.hard_slopes, general_.outputs.grad_hard_negatives},
@@ -207,8 +205,7 @@ private:
         }
 
         take(gather_.arcs, kEdges + negcos::kArcsAhead);
-        take(gather_.positives, kRows);
-        for (T** array : {&batch_slopes_, &batch_exps_}) take(*array, kRows);
+        for (T** array : {&positives_, &batch_slopes_, &batch_exps_}) take(*array, kRows);
 
         lay_out_tiles(arena, tiles_, plain_, &plain_tile_);
         lay_out_tiles(arena, general_tiles_, general_, general_prefixes_);
@@ -216,7 +213,7 @@ private:
         take(tiles_.totals, kRows / kLine);
 
         const int64_t record = negcos::edge_record(general_.prefix_count);
-        take(general_gather_.arcs, kEdges * record);
+        take(general_gather_.arcs, (kEdges + negcos::kArcsAhead) * record);
         take(general_gather_.hard_slopes, kHardEdges * record);
         take(general_tiles_.hard_similarities, general_.prefix_count * kHardEdges);
         take(general_tiles_.hard_slopes, kHardEdges * record);
@@ -284,12 +281,12 @@ private:
     void describe_plain() {
         plain_.terms.factor = 20;
         plain_.terms.row_weight = 1.0 / kRows;
-        gather_.queries = plain_.queries();
-        gather_.documents = plain_.documents();
+        gather_.prefixes = plain_.prefixes;
         gather_.dim = dim_;
         gather_.terms = tiles_.terms = plain_.terms;
         gather_.outputs.losses = plain_.outputs.losses;
         gather_.outputs.grad_queries = plain_.outputs.grad_queries;
+        gather_.outputs.grad_documents = plain_.outputs.grad_documents;
         gather_.candidates = pairs_.candidates();
         gather_.candidates.complete = true;  // like drawn ones
         gather_.lists = pairs_.lists();
@@ -318,6 +315,7 @@ private:
         general_gather_.prefixes = general_.prefixes;
         general_gather_.prefix_count = general_.prefix_count;
         general_gather_.dim = dim_;
+        general_gather_.general = true;
         general_gather_.terms = general_tiles_.terms = terms;
         general_gather_.outputs = general_tiles_.outputs = general_.outputs;
         general_gather_.candidates = pairs_.candidates();
@@ -351,13 +349,13 @@ private:
     E *queries_ = nullptr, *documents_ = nullptr, *hard_ = nullptr;
     int32_t *negatives_ = nullptr, *groups_ = nullptr, *group_documents_ = nullptr, *dealt_ = nullptr;
     int64_t* group_start_ = nullptr;
-    T *batch_slopes_ = nullptr, *batch_exps_ = nullptr, *counts_ = nullptr;
+    T *positives_ = nullptr, *batch_slopes_ = nullptr, *batch_exps_ = nullptr, *counts_ = nullptr;
     negcos::Pairs pairs_{kRows, kRows, nullptr};
     negcos::Problem<E> plain_, general_;
-    negcos::GatherQueries<E> gather_;
+    negcos::Gather<E> gather_;
     negcos::Tiles<E> tiles_;
     negcos::Groups<E> groups_of_;
-    negcos::GeneralGather<E> general_gather_;
+    negcos::Gather<E> general_gather_;
     negcos::Tiles<E> general_tiles_;
     negcos::TilePrefix<E> plain_tile_, general_prefixes_[2];
 };
@@ -386,7 +384,8 @@ constexpr Step<E> kSteps[] = {
 
     {SLOT(gather_scratch)},
     {SLOT(gather_queries), kEdges, kEdges, 2 * kEdges, true},
-    {SLOT(gather_gradient), kEdges, kEdges, kEdges},
+    {SLOT(gather_documents), kEdges, kEdges, kEdges},
+    {STEP(gather_similarities), kNoSlot},
     {SLOT(batch_softmax), kRows},
 
     {SLOT(tile_scratch)},
@@ -403,9 +402,9 @@ constexpr Step<E> kSteps[] = {
     {SLOT(groups_windows), kGroupPairs, 0, 3 * kGroupPairs, true},
 
     {STEP(general_norms), kNoSlot},
-    {SLOT(general_gather_scratch)},
-    {SLOT(general_gather_queries), kGeneralEdges, kGeneralEdges, 2 * kGeneralEdges},
-    {SLOT(general_gather_documents), kEdges, kEdges, kEdges},
+    {STEP(general_gather_scratch), kNoSlot},
+    {STEP(general_gather_queries), kNoSlot, kGeneralEdges, kGeneralEdges, 2 * kGeneralEdges},
+    {STEP(general_gather_documents), kNoSlot, kEdges, kEdges, kEdges},
     {SLOT(hard_gradient), kHardEdges},
 
     {STEP(general_tile_scratch), kNoSlot},

@@ -31,6 +31,7 @@ private:
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
     Pairs positives_;  // the graph of the loss: each query and its positive
+    Gather<E> similarities_;
     Arc<T>* arcs_ = nullptr;
     int64_t rows_per_task_ = 0, scratch_size_ = 0;
     T *similarity_ = nullptr, *slopes_ = nullptr, *exps_ = nullptr, *scratch_ = nullptr;

@@ -7,7 +7,6 @@
 #include "batch_softmax.hpp"
 #include "exclusions.hpp"
 #include "gather.hpp"
-#include "general.hpp"
 #include "groups.hpp"
 #include "norms.hpp"
 #include "pairs.hpp"
@@ -239,8 +238,7 @@ int32_t evaluate_planned(Context& context, const negcos_options& options, const 
         case Walk::groups:
             return evaluate_by<E, GroupsEngine>(context, options, batch, result, plan);
         case Walk::gather:
-            return plan.general ? evaluate_by<E, GeneralGatherEngine>(context, options, batch, result, plan)
-                                : evaluate_by<E, GatherEngine>(context, options, batch, result, plan);
+            return evaluate_by<E, GatherEngine>(context, options, batch, result, plan);
     }
     return fail(NEGCOS_STATUS_INTERNAL, "no such walk");
 }

@@ -27,8 +27,8 @@ private:
     const Problem<E>& problem_;
     Pairs& pairs_;
     const KernelTable<E>& kernels_;
+    Gather<E> work_;
     int64_t rows_per_task_ = 0, scratch_size_ = 0;
-    Arc<T>* arcs_ = nullptr;
     T* scratch_ = nullptr;
     Totals* task_totals_ = nullptr;
 };

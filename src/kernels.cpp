@@ -3,9 +3,10 @@
 // Compiled once for each instruction set, with its flags: defines one symbol, the table kernels_<isa>.
 #include "kernels.hpp"
 
+#include "kernel/batch_softmax.hpp"
 #include "kernel/exp_log.hpp"
 #include "kernel/gather.hpp"
-#include "kernel/gather_general.hpp"
+#include "kernel/gradients.hpp"
 #include "kernel/groups.hpp"
 #include "kernel/norms.hpp"
 #include "kernel/philox.hpp"
@@ -31,7 +32,7 @@ constexpr negcos::KernelTable<E> kTable = {
     .norms = norms<E>,
     .gather_scratch = gather_scratch<E>,
     .gather_queries = gather_queries<E>,
-    .gather_gradient = gather_gradient<E>,
+    .gather_documents = gather_documents<E>,
     .batch_softmax = batch_softmax<E>,
     .tile_pack_queries = tile_pack_queries<E>,
     .tile_pack_documents = tile_pack_documents<E>,
@@ -44,9 +45,6 @@ constexpr negcos::KernelTable<E> kTable = {
     .tile_scratch = tile_scratch<E>,
     .groups_scratch = groups_scratch<negcos::Working<E>>,
     .groups_windows = groups_windows<E>,
-    .general_gather_scratch = general_gather_scratch<E>,
-    .general_gather_queries = general_gather_queries<E>,
-    .general_gather_documents = general_gather_documents<E>,
     .hard_gradient = hard_gradient<E>,
 };
 

@@ -15,10 +15,10 @@ struct KernelTable {
     // Norms of rows.
     NormCounts (*norms)(const Rows<E>&, int64_t dim, double floor, Range range) noexcept;
 
-    // scratch: gather_scratch(dim, slots) elements.
-    int64_t (*gather_scratch)(int64_t dim, int64_t slots) noexcept;
-    Totals (*gather_queries)(const GatherQueries<E>&, Range range, T* scratch) noexcept;
-    void (*gather_gradient)(const GatherGradient<E>&, Range range, T* scratch) noexcept;
+    // scratch: gather_scratch() elements. A document's arcs that were dropped go behind its others.
+    int64_t (*gather_scratch)(const Gather<E>&) noexcept;
+    Totals (*gather_queries)(const Gather<E>&, Range range, T* scratch) noexcept;
+    void (*gather_documents)(const Gather<E>&, Range range, T* scratch) noexcept;
     Totals (*batch_softmax)(const BatchSoftmax<E>&) noexcept;
 
     // Strips are of the block of queries from `first` on, in a place of the wave; those to pack are of all queries.
@@ -38,10 +38,7 @@ struct KernelTable {
     int64_t (*groups_scratch)(int64_t dim, int64_t size) noexcept;
     Totals (*groups_windows)(const Groups<E>&, Range windows, T* scratch) noexcept;
 
-    // The general loss. Scratch of all of it: general_gather_scratch() elements.
-    int64_t (*general_gather_scratch)(const Prefix<E>*, int64_t prefix_count, int64_t dim, int64_t slots) noexcept;
-    Totals (*general_gather_queries)(const GeneralGather<E>&, Range range, T* scratch) noexcept;
-    void (*general_gather_documents)(const GeneralGather<E>&, Range range, T* scratch) noexcept;
+    // The gradient of hard negatives, in either walk. scratch: as much as that walk's.
     void (*hard_gradient)(const HardNegatives<E>&, Range range, T* scratch) noexcept;
 };
 

@@ -205,31 +205,27 @@ struct Outputs {
     Output<E> losses, hit_probability, logits, grad_queries, grad_documents, grad_hard_negatives;
 };
 
-// The gather of the plain softmax, forward and the queries' gradient.
+// What the gradients need of an edge: for each prefix its slope in the gradient of that prefix's columns, then, if
+// there are several, its slope in each prefix's loss times its similarity there.
+NEGCOS_INLINE constexpr int64_t edge_record(int64_t prefix_count) {
+    return prefix_count == 1 ? 1 : 2 * prefix_count;
+}
+
+// The gather: by query the similarities, losses and slopes of its edges and its gradient, then the documents' gradient.
 template <class E>
-struct GatherQueries {
+struct Gather {
     using T = Working<E>;
-    Rows<E> queries, documents;
-    int64_t dim = 0;
+    const Prefix<E>* prefixes = nullptr;
+    int64_t prefix_count = 1, dim = 0;
     Candidates candidates;
     LossTerms<T> terms;
-    bool softmax = true;  // false: similarities only, for BATCH_SOFTMAX
+    bool general = false;  // the general loss, not the plain softmax
     ArcLists lists;
-    Arc<T>* arcs = nullptr;  // of all edges; nullptr = not needed
-    T* positives = nullptr;  // B: similarity of each query and its positive; nullptr = not needed
+    Arc<T>* arcs = nullptr;    // a record of each edge, in the coefficients of as many arcs; nullptr = not needed
+    T* hard_slopes = nullptr;  // B x hard records; nullptr = not needed
+    T* positives = nullptr;    // not nullptr: B similarities of queries and their positives, and no losses
     Outputs<E> outputs;
-};
-
-// The gradient of rows from the edges that reach them: the documents' side.
-template <class E>
-struct GatherGradient {
-    using T = Working<E>;
-    Rows<E> targets, sources;
-    int64_t dim = 0;
-    ArcLists lists;
-    const Arc<T>* arcs = nullptr;
-    double factor = 1;
-    Output<E> gradient;
+    NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
 };
 
 // The softmax of the positives over the batch, serial: from `similarity` (B) the losses and, in `slopes` (B),
@@ -257,27 +253,6 @@ struct Groups {
     // of columns as they are packed, and along each document's own row.
     T *common = nullptr, *common_moments = nullptr;
     Outputs<E> outputs;
-};
-
-// What the gradients need of an edge: for each prefix its slope in the gradient of that prefix's columns, then, if
-// there are several, its slope in each prefix's loss times its similarity there.
-NEGCOS_INLINE constexpr int64_t edge_record(int64_t prefix_count) {
-    return prefix_count == 1 ? 1 : 2 * prefix_count;
-}
-
-// The gather of the general loss.
-template <class E>
-struct GeneralGather {
-    using T = Working<E>;
-    const Prefix<E>* prefixes = nullptr;
-    int64_t prefix_count = 1, dim = 0;
-    Candidates candidates;
-    LossTerms<T> terms;
-    ArcLists lists;
-    Arc<T>* arcs = nullptr;    // a record of each edge, in the coefficients of as many arcs; nullptr = not needed
-    T* hard_slopes = nullptr;  // B x hard records
-    Outputs<E> outputs;
-    NEGCOS_INLINE int64_t batch() const { return prefixes[0].queries.count; }
 };
 
 // The gradient of hard negatives from the one edge that each has, in either walk.

@@ -1,325 +1,111 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The inner loops of the gather: the candidates of each query gathered row by row, nothing copied. Forward and the
-// queries' gradient are one pass, the second reading of each row while it is still in the caches.
+// The gather: by query in gather_plain.hpp or gather_general.hpp; here the documents' gradient, from the arcs that the
+// queries' side has written.
 #ifndef NEGCOS_KERNEL_GATHER_HPP
 #define NEGCOS_KERNEL_GATHER_HPP
 
-#include "kernel/gather_lists.hpp"
-#include "kernel/gradients.hpp"
-#include "kernel/objective.hpp"
-#include "work.hpp"
+#include "kernel/gather_general.hpp"
+#include "kernel/gather_plain.hpp"
 
 namespace {
 
-// Whether sixteen queries go through each pass side by side, a lane each: no sum is taken across lanes, and what every
-// query needs once is done once for all. Where rows are longer, they would not stay in the caches. The order of a row's
-// sum depends on it, so it is a matter of the shape alone.
+template <class E>
+int64_t gather_scratch(const negcos::Gather<E>& t) noexcept {
+    const int64_t queries = t.general ? general_gather_scratch(t) : plain_gather_scratch(t);
+    const int64_t documents = padded_columns(t.prefixes, t.prefix_count) + pad_lanes<Working<E>>(2 * t.prefix_count);
+    return queries > documents ? queries : documents;
+}
+
+template <class E>
+bool any_rescaled(const negcos::Gather<E>& t) {
+    for (int64_t p = 0; p < t.prefix_count; ++p)
+        if (t.prefixes[p].queries.rescaled || t.prefixes[p].documents.rescaled || t.prefixes[p].hard.rescaled)
+            return true;
+    return false;
+}
+
+template <class E>
+negcos::Totals gather_queries(const negcos::Gather<E>& t, Range range, Working<E>* scratch) noexcept {
+    if (any_rescaled(t))
+        return t.general ? GeneralQueryWalk<true, E>(t, scratch).run(range) : QueryWalk<true, E>(t, scratch).run(range);
+    return t.general ? GeneralQueryWalk<false, E>(t, scratch).run(range) : QueryWalk<false, E>(t, scratch).run(range);
+}
+
+// What was dropped has slope 0, and must not meet a NaN in its query: it goes behind the others. Returns their number.
 template <class T>
-bool side_by_side(int64_t dim, int64_t slots) {
-    return slots * dim * static_cast<int64_t>(sizeof(T)) <= 8 << 10;
+int64_t dropped_last(negcos::Arc<T>* arcs, int64_t n, int64_t record) {
+    int64_t kept = 0;
+    for (int64_t k = 0; k < n; ++k) {
+        bool any = false;
+        for (int64_t p = 0; p < record; ++p) {
+            const negcos::Arc<T> arc = arcs[k * record + p];
+            arcs[k * record + p].coefficient = 0;
+            arcs[kept * record + p] = arc;
+            any = any || !(arc.coefficient == 0);
+        }
+        kept += any;
+    }
+    return kept;
 }
 
-template <class E>
-int64_t gather_scratch(int64_t dim, int64_t slots) noexcept {
+// The sum of one number of each record, a lane each, in double every 256.
+template <class T>
+double sum_of_arcs(const negcos::Arc<T>* arcs, int64_t n, int64_t record) {
+    double total = 0;
+    for (int64_t k = 0; k < n;) {
+        const int64_t end = n - k < 256 ? n : k + 256;
+        Lanes<T> lanes = broadcast(T(0));
+        for (; k < end; k += kLanes<T>) {
+            alignas(64) T some[kLanes<T>] = {};
+            for (int64_t l = 0; l < kLanes<T> && k + l < end; ++l) some[l] = arcs[(k + l) * record].coefficient;
+            lanes = lanes + load(static_cast<const T*>(some));
+        }
+        k = end;
+        total += static_cast<double>(sum(lanes));
+    }
+    return total;
+}
+
+template <bool kRescaled, bool kSingle, int64_t kAhead, class E>
+void gather_documents_of(const negcos::Gather<E>& t, Range range, Working<E>* total) {
     using T = Working<E>;
-    const int64_t list = list_size<T>(slots);
-    return 2 * pad_lanes<T>(dim) + list + 2 * (side_by_side<T>(dim, slots) ? kListed : 1) * list + 2 * kListed * list;
-}
-
-// A task's queries.
-template <bool kRescaled, class E>
-class QueryWalk {
-    using T = Working<E>;
-
-public:
-    QueryWalk(const negcos::GatherQueries<E>& work, T* scratch)
-        : t_(work),
-          softmax_(work.terms),
-          writer_(work.outputs),
-          side_by_side_(work.softmax && side_by_side<T>(work.dim, work.candidates.slots())),
-          list_(list_size<T>(work.candidates.slots())),
-          query_(scratch),
-          total_(query_ + pad_lanes<T>(work.dim)),
-          dots_(total_ + pad_lanes<T>(work.dim)),
-          slope_(dots_ + list_),
-          inverse_(slope_ + (side_by_side_ ? kListed : 1) * list_),
-          lists_(work.candidates, reinterpret_cast<int32_t*>(inverse_ + (side_by_side_ ? kListed : 1) * list_), list_) {
-    }
-
-    negcos::Totals run(Range range) {
-        for (int64_t i = range.begin; i < range.end; i += kListed) {
-            const Range some{i, range.end - i < kListed ? range.end : i + kListed};
-            lists_.read(some);
-            if (side_by_side_)
-                gather_side_by_side(some);
-            else
-                for (int64_t g = 0; g < some.count(); ++g) gather_one(i + g, lists_[g]);
-        }
-        writer_.flush(totals_);
-        return totals_;
-    }
-
-private:
-    void find_dots_of(int64_t i, const CandidateList& list) {
-        load_query<kRescaled>(t_.queries, i, t_.dim, query_);
-        find_dots<kRescaled>(t_.documents, t_.dim, list.document, list.count, static_cast<const T*>(query_), dots_);
-        each_arc(i, list, [](int64_t, const auto* arc) { __builtin_prefetch(arc, 1); });
-    }
-
-    // visit(k, arc) for the arc of each of query i's edges.
-    template <class Visit>
-    [[gnu::always_inline]] void each_arc(int64_t i, const CandidateList& list, const Visit& visit) {
-        negcos::Arc<T>* const arcs = t_.arcs;
-        if (!arcs) return;
-        const int64_t slots = t_.lists.slots, n = list.count;
-        const int32_t *document = list.document, *slot = list.slot;
-        if (t_.lists.places) {
-            const int64_t* places = t_.lists.places + i * slots;
-#pragma GCC unroll 4
-            for (int64_t k = 0; k < n; ++k) visit(k, arcs + places[slot[k]]);
-        } else {  // of permutations, whose lists are complete
-#pragma GCC unroll 4
-            for (int64_t k = 0; k < n; ++k) visit(k, arcs + document[k] * slots + k);
-        }
-    }
-    // coefficients: kStep apart, as in ListedEdges.
-    template <int64_t kStep>
-    void write_arcs(int64_t i, const CandidateList& list, const T* coefficients) {
-        each_arc(i, list, [=](int64_t k, negcos::Arc<T>* arc) {
-            arc->source = static_cast<int32_t>(i);
-            arc->coefficient = coefficients[k * kStep];
-        });
-    }
-
-    template <int64_t kStep>
-    void write_similarities(int64_t i, const CandidateList& list, const T* similarity) {
-        if (t_.positives) t_.positives[i] = similarity[0];
-        if (!t_.outputs.logits.data) return;
-        E* out = t_.outputs.logits.data + i * t_.outputs.logits.stride;
-        for (int64_t k = 0; k < t_.candidates.slots(); ++k) out[k] = to_element<E>(kAbsent<T>);
-        for (int64_t k = 0; k < list.count; ++k)
-            out[list.slot[k]] = to_element<E>(softmax_.factor * similarity[k * kStep]);
-    }
-
-    // rank: negatives whose logit is not below the positive's. Drawn as its own negative, the positive is among them
-    // but outranks nobody.
-    void add_numbers(int64_t i, const PlainRow& row, double grad_scale, double rank, int32_t self_hits) {
-        writer_.add(i, 1, row, totals_);
-        totals_.grad_scale.add(grad_scale);
-        totals_.rank_zero += rank == self_hits;
-        totals_.reciprocal_rank.add(1.0 / (1.0 + (rank - self_hits)));
-    }
-
-    template <int64_t kStep>
-    void write_gradient(int64_t i, const CandidateList& list, const T* coefficients) {
-        if (!t_.outputs.grad_queries.data) return;
-        accumulate<kRescaled>(total_, false, t_.documents, t_.dim, ListedEdges<T, kStep>{list.document, coefficients},
-                              list.count);
-        finish_row(static_cast<const T*>(total_), t_.queries, i, softmax_.factor, t_.dim, t_.outputs.grad_queries);
-    }
-
-    void gather_one(int64_t i, const CandidateList& list) {
-        const int32_t* const document = list.document;
-        const T* const inverses = t_.documents.inverse;
-        T *const similarity = dots_, *const slope = slope_, *const inverse = inverse_;
-        const int64_t n = list.count;
-        find_dots_of(i, list);
-        const T query_inverse = t_.queries.inverse[i];
-        for (int64_t k = 0; k < n; ++k) inverse[k] = inverses[document[k]];
-        for (int64_t k = 0; k < n; ++k) similarity[k] = similarity[k] * query_inverse * inverse[k];
-        write_similarities<1>(i, list, similarity);
-        if (!t_.softmax) return;
-
-        const T positive = similarity[0];
-        const T top = softmax_.top(static_cast<const T*>(similarity) + 1, n - 1, softmax_.sign * positive);
-        const Sums negatives = softmax_.sum(static_cast<const T*>(similarity) + 1, n - 1, top, positive, slope + 1);
-        const auto closed = softmax_.close(positive, top, negatives, t_.terms.row_weight);
-        int32_t self_hits = -1;
-        for (int64_t k = 0; k < n; ++k) self_hits += document[k] == document[0];
-        add_numbers(i, closed.row, closed.grad_scale, negatives.rank, self_hits);
-
-        const T share = static_cast<T>(closed.share);
-        slope[0] = static_cast<T>(closed.positive_slope);
-        for (int64_t k = 1; k < n; ++k) slope[k] *= share;
-        T* const coefficient = similarity;
-        for (int64_t k = 0; k < n; ++k) coefficient[k] = slope[k] * query_inverse;
-        write_arcs<1>(i, list, coefficient);
-        for (int64_t k = 0; k < n; ++k) coefficient[k] = slope[k] * inverse[k];
-        write_gradient<1>(i, list, coefficient);
-    }
-
-    // Numbers of sixteen queries: slot k of query g at k * kListed + g.
-    void gather_side_by_side(Range range) {
-        alignas(64) T slots[kListed] = {}, query_inverse[kListed] = {};
-        int32_t self_hits[kListed] = {};
-        int64_t most = 0;
-        for (int64_t g = 0; g < range.count(); ++g) most = most < lists_[g].count ? lists_[g].count : most;
-        for (int64_t g = 0; g < kListed; ++g) {
-            T *const similarity = slope_ + g, *const inverse = inverse_ + g;
-            int64_t n = 0;
-            if (g < range.count()) {
-                const int64_t i = range.begin + g;
-                const CandidateList list = lists_[g];
-                const int32_t* const document = list.document;
-                const T *const inverses = t_.documents.inverse, *const dots = dots_;
-                find_dots_of(i, list);
-                const T own = query_inverse[g] = t_.queries.inverse[i];
-                int32_t hits = -1;
-                n = list.count;
-#pragma GCC unroll 4
-                for (int64_t k = 0; k < n; ++k) {
-                    const T x = inverses[document[k]];
-                    hits += document[k] == document[0];
-                    inverse[k * kListed] = x;
-                    similarity[k * kListed] = dots[k] * own * x;
-                }
-                slots[g] = static_cast<T>(n);
-                self_hits[g] = hits;
-                write_similarities<kListed>(i, list, similarity);
-            }
-            for (int64_t k = n; k < most; ++k) {
-                similarity[k * kListed] = softmax_.sign * kAbsent<T>;
-                inverse[k * kListed] = 0;
-            }
-        }
-        find_slopes(range, most, slots, query_inverse, self_hits);
-        for (int64_t g = 0; g < range.count(); ++g) {
-            write_arcs<kListed>(range.begin + g, lists_[g], slope_ + g);
-            write_gradient<kListed>(range.begin + g, lists_[g], inverse_ + g);
-        }
-    }
-
-    // PlainSoftmax in lanes of queries. Similarities become slopes over the queries' norms, and inverse norms of
-    // documents slopes times these. Chains of a lane are as long as there: over to double every 32 negatives.
-    void find_slopes(Range range, int64_t most, const T* slots, const T* query_inverse, const int32_t* self_hits) {
-        const Lanes<T> sign = broadcast(softmax_.sign), size = broadcast(softmax_.size),
-                       factor = broadcast(softmax_.factor), zero = broadcast(T(0)), one = broadcast(T(1));
-        alignas(64) T tops[kListed], positive_exp[kListed], share[kListed], positive_slope[kListed], lanes[3][kListed];
-        alignas(64) double sum[kListed] = {}, moment[kListed] = {}, rank[kListed] = {};
-        alignas(64) double gap[kListed], grad_scale[kListed];
-        for (int64_t g = 0; g < kListed; g += kLanes<T>) {
-            T* const column = slope_ + g;
-            const auto similarity = [=](int64_t k) { return load(static_cast<const T*>(column) + k * kListed); };
-            const Lanes<T> positive = similarity(0), a = positive * sign, threshold = positive * factor;
-            Lanes<T> top = a;
-            for (int64_t k = 1; k < most; ++k) top = larger(top, similarity(k) * sign);
-            store(tops + g, top);
-            store(positive_exp + g, exp_nonpositive((a - top) * size));
-            for (int64_t from = 1; from < most; from += 32) {
-                const int64_t to = most - from < 32 ? most : from + 32;
-                Lanes<T> exps = zero, moments = zero, ranks = zero;
-                for (int64_t k = from; k < to; ++k) {
-                    const Lanes<T> s = similarity(k);
-                    Lanes<T> held;
-                    const Lanes<T> e = exp_nonpositive((s * sign - top) * size, held);
-                    const Lanes<T> beats = select_less(s * factor, threshold, zero, one);
-                    store(column + k * kListed, e);
-                    exps = exps + e;
-                    moments = multiply_add(e, held, moments);
-                    ranks = ranks + select_less(broadcast(static_cast<T>(k)), load(slots + g), beats, zero);
-                }
-                store(lanes[0] + g, exps);
-                store(lanes[1] + g, moments);
-                store(lanes[2] + g, ranks);
-                for (int64_t l = g; l < g + kLanes<T>; ++l) {
-                    sum[l] += static_cast<double>(lanes[0][l]);
-                    moment[l] += static_cast<double>(lanes[1][l]);
-                    rank[l] += static_cast<double>(lanes[2][l]);
-                }
-            }
-        }
-        const double exact_size = softmax_.exact_size;
-        for (int64_t g = 0; g < kListed; ++g) {
-            gap[g] = static_cast<double>(tops[g]) - static_cast<double>(softmax_.sign * slope_[g]);
-            const double each = t_.terms.row_weight / (static_cast<double>(positive_exp[g]) + sum[g]);
-            grad_scale[g] = static_cast<double>(softmax_.sign) * each * (moment[g] / exact_size + sum[g] * gap[g]);
-            share[g] = static_cast<T>(each);
-            positive_slope[g] = static_cast<T>(-each * sum[g]);
-        }
-        for (int64_t g = 0; g < range.count(); ++g)
-            add_numbers(range.begin + g, {gap[g] * exact_size, static_cast<double>(positive_exp[g]), sum[g]},
-                        grad_scale[g], rank[g], self_hits[g]);
-        for (int64_t g = 0; g < kListed; g += kLanes<T>) {
-            T *const column = slope_ + g, *const inverse = inverse_ + g;
-            const Lanes<T> shares = load(static_cast<const T*>(share) + g), own = load(query_inverse + g);
-            Lanes<T> slope = load(static_cast<const T*>(positive_slope) + g);
-            for (int64_t k = 0;;) {
-                store(column + k * kListed, slope * own);
-                store(inverse + k * kListed, slope * load(static_cast<const T*>(inverse) + k * kListed));
-                if (++k == most) break;
-                slope = load(static_cast<const T*>(column) + k * kListed) * shares;
-            }
-        }
-    }
-
-    const negcos::GatherQueries<E>& t_;
-    const PlainSoftmax<T> softmax_;
-    LossWriter<E, PlainRow> writer_;
-    negcos::Totals totals_;
-    const bool side_by_side_;
-    const int64_t list_;
-    T *const query_, *const total_, *const dots_, *const slope_, *const inverse_;
-    CandidateLists lists_;
-};
-
-template <class E>
-negcos::Totals gather_queries(const negcos::GatherQueries<E>& t, Range range, Working<E>* scratch) noexcept {
-    return t.queries.rescaled || t.documents.rescaled ? QueryWalk<true, E>(t, scratch).run(range)
-                                                      : QueryWalk<false, E>(t, scratch).run(range);
-}
-
-template <bool kRescaled, int64_t kAhead, class E, class T>
-void gather_gradient_of(const negcos::GatherGradient<E>& t, Range range, T* total) {
+    const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
+    double* moment = reinterpret_cast<double*>(total + padded_columns(t.prefixes, prefixes));
+    const negcos::LossTerms<T>& terms = t.terms;
+    const bool drops = t.general && (terms.same_document.group || terms.same_query.group || terms.weights ||
+                                     terms.false_negative_margin <= kLargestNumber<double>);
     for (int64_t j = range.begin; j < range.end; ++j) {
         const int64_t first = t.lists.begin(j);
-        accumulate<kRescaled, kAhead>(total, false, t.sources, t.dim, ArcEdges<T>{t.arcs + first},
-                                      t.lists.begin(j + 1) - first);
-        finish_row(static_cast<const T*>(total), t.targets, j, static_cast<T>(t.factor), t.dim, t.gradient);
+        negcos::Arc<T>* const arcs = t.arcs + first * record;
+        int64_t n = t.lists.begin(j + 1) - first;
+        if (drops) n = dropped_last(arcs, n, record);
+        for (int64_t p = 0, at = 0; p < prefixes; at += pad_lanes<T>(t.prefixes[p++].dim)) {
+            const Prefix<E>& prefix = t.prefixes[p];
+            accumulate<kRescaled, kAhead>(total + at, false, prefix.queries, prefix.dim,
+                                          ArcEdges<T, kSingle>{arcs + p, record}, n);
+            if constexpr (!kSingle) moment[p] = sum_of_arcs(arcs + prefixes + p, n, record);
+        }
+        finish_row(t.prefixes, prefixes, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
+                   static_cast<T>(terms.factor), t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride);
     }
 }
 
 template <class E>
-void gather_gradient(const negcos::GatherGradient<E>& t, Range range, Working<E>* scratch) noexcept {
-    if (t.targets.rescaled || t.sources.rescaled)
-        gather_gradient_of<true, 0>(t, range, scratch);
-    else if (t.sources.count * t.dim * static_cast<int64_t>(sizeof(E)) > kNearBytes)
-        gather_gradient_of<false, (kWidth<Working<E>> > 1 ? negcos::kArcsAhead : 0)>(t, range, scratch);
+void gather_documents(const negcos::Gather<E>& t, Range range, Working<E>* scratch) noexcept {
+    constexpr int64_t kAhead = kWidth < Working < E >>> 1 ? negcos::kArcsAhead : 0;
+    const negcos::Rows<E>& sources = t.prefixes[0].queries;
+    const bool rescaled = any_rescaled(t), single = t.prefix_count == 1;
+    const bool far = sources.count * t.dim * static_cast<int64_t>(sizeof(E)) > kNearBytes;
+    if (rescaled)
+        single ? gather_documents_of<true, true, 0>(t, range, scratch)
+               : gather_documents_of<true, false, 0>(t, range, scratch);
+    else if (far)
+        single ? gather_documents_of<false, true, kAhead>(t, range, scratch)
+               : gather_documents_of<false, false, kAhead>(t, range, scratch);
     else
-        gather_gradient_of<false, 0>(t, range, scratch);
-}
-
-// loss_i = -z_i + log sum_i' exp z_i' over the positives' logits; with weights w_i that add up to W,
-// d sum_i w_i loss_i / d z_i = W p_i - w_i.
-template <class E>
-negcos::Totals batch_softmax(const negcos::BatchSoftmax<E>& t) noexcept {
-    using T = Working<E>;
-    negcos::Totals totals;
-    if (t.batch == 0) return totals;
-    const PlainSoftmax<T> softmax(t.terms);
-    const T top = softmax.top(t.similarity, t.batch, kAbsent<T>);
-    const double batch = static_cast<double>(t.batch);
-    const Sums all = softmax.sum(t.similarity, t.batch, top, t.similarity[0], t.scratch);
-    alignas(64) double lanes[8] = {all.sum - 1, 0, 0, 0, 0, 0, 0, 0}, ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    store(static_cast<double*>(lanes),
-          log_of_sum(load(static_cast<const double*>(ones)), load(static_cast<const double*>(lanes))));
-    double weights = 0;
-    for (int64_t i = 0; t.terms.weights && i < t.batch; ++i) weights += t.terms.weights[i];
-    for (int64_t i = 0; i < t.batch; ++i) {
-        const double p = static_cast<double>(t.scratch[i]) / all.sum;
-        const double gap = (static_cast<double>(top) - static_cast<double>(softmax.sign * t.similarity[i]));
-        const double loss = gap * softmax.exact_size + lanes[0];
-        const double weight = t.terms.weights ? t.terms.weights[i] : 1.0;
-        const double slope =
-            t.terms.weights ? (weights * p - weight) / t.terms.total_weight : t.terms.row_weight * (batch * p - 1.0);
-        totals.loss.add(weight == 0 ? 0 : weight * loss);
-        totals.grad_scale.add(slope * static_cast<double>(t.similarity[i]));
-        if (t.outputs.losses.data) t.outputs.losses.data[i * t.outputs.losses.stride] = to_element<E>(loss);
-        if (t.outputs.hit_probability.data)
-            t.outputs.hit_probability.data[i * t.outputs.hit_probability.stride] = to_element<E>(p);
-        if (t.slopes) t.slopes[i] = static_cast<T>(slope);
-    }
-    return totals;
+        single ? gather_documents_of<false, true, 0>(t, range, scratch)
+               : gather_documents_of<false, false, 0>(t, range, scratch);
 }
 
 }  // namespace

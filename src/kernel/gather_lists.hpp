@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the gather reads: the candidates of a few queries as lists, and the dot products with the rows of a list.
+// What the gather reads: the candidates of a few queries as lists, and the dot products with the rows of a list; and
+// where it writes their arcs.
 #ifndef NEGCOS_KERNEL_GATHER_LISTS_HPP
 #define NEGCOS_KERNEL_GATHER_LISTS_HPP
 
@@ -25,22 +26,47 @@ constexpr int64_t list_size(int64_t slots) {
 }
 static_assert(kBehind <= 16 && kLanes<float> <= 16);
 
-// A query's candidates, absent ones left out: their documents and slots, the positive first.
+// Whether document j is in query i's group.
+inline bool is_excluded(const negcos::Exclusion& exclusion, int64_t i, int32_t j) {
+    if (!exclusion.group) return false;
+    const int32_t g = exclusion.group[i];
+    if (exclusion.group_of_document) return exclusion.group_of_document[j] == g;
+    int64_t low = exclusion.start[g], high = exclusion.start[g + 1];
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (exclusion.document[middle] < j)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < exclusion.start[g + 1] && exclusion.document[low] == j;
+}
+
+// A query's candidates, absent and excluded ones left out: their documents and slots, the positive first.
 struct CandidateList {
     const int32_t *document, *slot;
-    int64_t count;
+    int64_t count, excluded;
 };
 
 // Those of kListed queries.
 class CandidateLists {
 public:
     // size: of a list; lists: 2 * kListed of them.
-    CandidateLists(const negcos::Candidates& candidates, int32_t* lists, int64_t size)
-        : candidates_(candidates), document_(lists), slot_(lists + kListed * size), size_(size) {
+    template <class T>
+    CandidateLists(const negcos::Candidates& candidates, const negcos::LossTerms<T>& terms, int32_t* lists,
+                   int64_t size)
+        : candidates_(candidates),
+          same_document_(terms.same_document),
+          same_query_(terms.same_query),
+          excludes_(same_document_.group || same_query_.group),
+          complete_(candidates.complete && !excludes_),
+          document_(lists),
+          slot_(lists + kListed * size),
+          size_(size) {
         for (int64_t k = 0; k < candidates.slots(); ++k) slot_[k] = static_cast<int32_t>(k);
     }
     CandidateList operator[](int64_t g) const {
-        return {document_ + g * size_, candidates_.complete ? slot_ : slot_ + g * size_, count_[g]};
+        return {document_ + g * size_, complete_ ? slot_ : slot_ + g * size_, count_[g], excluded_[g]};
     }
 
     void read(Range queries) {
@@ -50,21 +76,24 @@ public:
             document_[g * size_] = static_cast<int32_t>(candidates_.positive(queries.begin + g));
             count_[g] = candidates_.slots();
         }
-        if (candidates_.complete) {
+        if (complete_) {
             for (int64_t r = 0; r < rounds; ++r, negatives += candidates_.round_stride)
                 for (int64_t g = 0; g < count; ++g) document_[g * size_ + 1 + r] = negatives[g * row_stride];
         } else {
             for (int64_t g = 0; g < count; ++g, negatives += row_stride) {
                 int32_t *document = document_ + g * size_, *slot = slot_ + g * size_;
-                int64_t n = 1;
+                int64_t n = 1, excluded = 0;
                 slot[0] = 0;
                 for (int64_t r = 0; r < rounds; ++r) {
                     const int32_t j = negatives[r * candidates_.round_stride];
+                    const bool out = excludes_ && j >= 0 && excludes(queries.begin + g, j);
                     document[n] = j;
                     slot[n] = static_cast<int32_t>(1 + r);
-                    n += j >= 0;
+                    n += j >= 0 && !out;
+                    excluded += out;
                 }
                 count_[g] = n;
+                excluded_[g] = excluded;
             }
         }
         // What is read behind a list: the first of the next.
@@ -76,19 +105,33 @@ public:
     }
 
 private:
+    bool excludes(int64_t query, int32_t document) const {
+        return is_excluded(same_document_, query, document) || is_excluded(same_query_, query, document);
+    }
+
     const negcos::Candidates candidates_;
+    const negcos::Exclusion same_document_, same_query_;
+    const bool excludes_, complete_;
     int32_t *document_, *slot_;
-    int64_t size_, count_[kListed] = {};
+    int64_t size_, count_[kListed] = {}, excluded_[kListed] = {};
 };
 
-// Query i in the working type, padded with zeros to whole lanes.
-template <bool kRescaled, class E, class T>
-void load_query(const negcos::Rows<E>& queries, int64_t i, int64_t dim, T* query) {
-    const E* row = queries.data + i * queries.stride;
-    const Lanes<T> s = broadcast(kRescaled ? queries.rescale[i] : T(1));
-    int64_t c = 0;
-    for (; c + kLanes<T> <= dim; c += kLanes<T>) store(query + c, load_row<kRescaled>(row + c, s));
-    if (c < dim) store(query + c, load_row_first<kRescaled>(row + c, s, static_cast<int>(dim - c)));
+// visit(k, arc) for the record of arcs of each of query i's edges to documents.
+template <class E, class Visit>
+[[gnu::always_inline]] inline void each_arc(const negcos::Gather<E>& t, int64_t i, const CandidateList& list,
+                                            int64_t record, const Visit& visit) {
+    negcos::Arc<Working<E>>* const arcs = t.arcs;
+    if (!arcs) return;
+    const int64_t slots = t.lists.slots, n = list.count;
+    const int32_t *document = list.document, *slot = list.slot;
+    if (t.lists.places) {
+        const int64_t* places = t.lists.places + i * slots;
+#pragma GCC unroll 4
+        for (int64_t k = 0; k < n; ++k) visit(k, arcs + places[slot[k]] * record);
+    } else {
+#pragma GCC unroll 4
+        for (int64_t k = 0; k < n; ++k) visit(k, arcs + (document[k] * slots + slot[k]) * record);
+    }
 }
 
 // The dot products of a query with n rows of a list, and with up to three behind them. kDim: dim, or 0 where the

@@ -10,6 +10,10 @@
 
 namespace {
 
+using negcos::pad_lanes;
+using negcos::Prefix;
+using negcos::Range;
+
 // The edges that a gradient is summed over: from rows of a list, with their coefficients kStep apart, or arcs.
 template <class T, int64_t kStep>
 struct ListedEdges {
@@ -18,11 +22,14 @@ struct ListedEdges {
     int64_t row(int64_t k) const { return index[k]; }
     T coefficient(int64_t k) const { return coefficients[k * kStep]; }
 };
-template <class T>
+// Records of arcs, or with kSingle single ones.
+template <class T, bool kSingle>
 struct ArcEdges {
     const negcos::Arc<T>* arcs;
-    int64_t row(int64_t k) const { return arcs[k].source; }
-    T coefficient(int64_t k) const { return arcs[k].coefficient; }
+    int64_t record;
+    const negcos::Arc<T>& arc(int64_t k) const { return arcs[kSingle ? k : k * record]; }
+    int64_t row(int64_t k) const { return arc(k).source; }
+    T coefficient(int64_t k) const { return arc(k).coefficient; }
 };
 
 // total[0 .. columns) (+)= sum_k coefficient(k) * row(k), in the order of k. kColumns vectors of lanes stay in
@@ -69,11 +76,6 @@ void accumulate(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim, co
         accumulate_columns<1, true, kRescaled, kAhead>(total + c, add, rows, c, edges, count,
                                                        static_cast<int>(dim - c));
 }
-template <bool kRescaled, class T, class E>
-void accumulate(T* total, const negcos::Rows<E>& rows, int64_t dim, const int32_t* index, const T* coefficient,
-                int64_t count) {
-    accumulate<kRescaled>(total, true, rows, dim, ListedEdges<T, 1>{index, coefficient}, count);
-}
 
 // gradient = (total + along * x) * inverse * factor * rescale, with x = row * row_scale.
 template <class T, class Row, class E>
@@ -113,14 +115,75 @@ void finish_gradient(const T* total, const Row* row, T row_scale, double project
                    factor, rescale, dim, gradient);
 }
 
-// Row i's gradient from its total, of rows as given.
+// Columns [from, dim): those past the last prefix, or all of a row that takes no part.
+template <class E>
+void clear_rest(E* gradient, int64_t from, int64_t dim) {
+    for (int64_t c = from; c < dim; ++c) gradient[c] = to_element<E>(Working<E>(0));
+}
+
+template <class E>
+int64_t padded_columns(const Prefix<E>* prefixes, int64_t prefix_count) {
+    int64_t columns = 0;
+    for (int64_t p = 0; p < prefix_count; ++p) columns += pad_lanes<Working<E>>(prefixes[p].dim);
+    return columns;
+}
+
+// The gradient of one row from the totals of all prefixes, prefix after prefix at `total` (each padded to whole lanes),
+// and with prefixes each prefix's sum of slopes times similarities.
 template <class E, class T>
-void finish_row(const T* total, const negcos::Rows<E>& rows, int64_t i, T factor, int64_t dim,
-                const negcos::Output<E>& gradient) {
-    const T inverse = rows.inverse[i], rescale = rows.rescale[i];
-    const double inv = static_cast<double>(inverse);
-    finish_gradient(total, rows.data + i * rows.stride, rescale, inv * inv * static_cast<double>(rows.above_floor[i]),
-                    inverse, factor, rescale, dim, gradient.data + i * gradient.stride);
+void finish_row(const Prefix<E>* prefixes, int64_t prefix_count, negcos::Rows<E> Prefix<E>::*side, int64_t i,
+                int64_t dim, const T* total, const double* moment, T factor, E* gradient) {
+    int64_t column = 0, at = 0;
+    for (int64_t p = 0; p < prefix_count; ++p) column += prefixes[p].dim, at += pad_lanes<T>(prefixes[p].dim);
+    clear_rest(gradient, column, dim);
+    double along = 0;
+    for (int64_t p = prefix_count - 1; p >= 0; --p) {
+        const negcos::Rows<E>& rows = prefixes[p].*side;
+        const E* row = rows.data + i * rows.stride;
+        const T inverse = rows.inverse[i], rescale = rows.rescale[i];
+        const double inv = static_cast<double>(inverse), above_floor = static_cast<double>(rows.above_floor[i]);
+        column -= prefixes[p].dim;
+        at -= pad_lanes<T>(prefixes[p].dim);
+        if (prefix_count == 1) {
+            finish_gradient(total, row, rescale, inv * inv * above_floor, inverse, factor, rescale, prefixes[p].dim,
+                            gradient);
+            return;
+        }
+        along += moment[p] * above_floor;
+        store_gradient(total + at, row, rescale, static_cast<T>(-along * inv), inverse, factor, rescale,
+                       prefixes[p].dim, gradient + column);
+        const double ratio = static_cast<double>(rows.norm_ratio[i]);
+        along *= ratio * ratio;
+    }
+}
+
+// The gradient of the hard negatives of queries: each has one edge.
+template <class E>
+void hard_gradient(const negcos::HardNegatives<E>& t, Range range, Working<E>* total) noexcept {
+    using T = Working<E>;
+    const int64_t columns = padded_columns(t.prefixes, t.prefix_count);
+    double* moment = reinterpret_cast<double*>(total + columns);
+    const int64_t record = negcos::edge_record(t.prefix_count);
+    for (int64_t row = range.begin * t.hard; row < range.end * t.hard; ++row) {
+        const int64_t i = row / t.hard;
+        const T* edge = t.slopes + row * record;
+        bool any = false;
+        for (int64_t p = 0; p < record; ++p) any = any || !(edge[p] == 0);
+        if (!any) {  // dropped
+            clear_rest(t.gradient.data + row * t.gradient.stride, 0, t.dim);
+            continue;
+        }
+        for (int64_t p = 0, at = 0; p < t.prefix_count; at += pad_lanes<T>(t.prefixes[p++].dim)) {
+            const Prefix<E>& prefix = t.prefixes[p];
+            load_query<true>(prefix.queries, i, prefix.dim, total + at);
+            const Lanes<T> w = broadcast(edge[p] * prefix.queries.inverse[i]);
+            for (int64_t c = 0; c < prefix.dim; c += kLanes<T>)
+                store(total + at + c, load(static_cast<const T*>(total) + at + c) * w);
+            moment[p] = t.prefix_count > 1 ? static_cast<double>(edge[t.prefix_count + p]) : 0;
+        }
+        finish_row(t.prefixes, t.prefix_count, &Prefix<E>::hard, row, t.dim, static_cast<const T*>(total), moment,
+                   static_cast<T>(t.factor), t.gradient.data + row * t.gradient.stride);
+    }
 }
 
 }  // namespace

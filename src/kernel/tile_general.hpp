@@ -6,7 +6,7 @@
 #ifndef NEGCOS_KERNEL_TILE_GENERAL_HPP
 #define NEGCOS_KERNEL_TILE_GENERAL_HPP
 
-#include "kernel/gather_general.hpp"
+#include "kernel/gradients.hpp"
 #include "kernel/tile.hpp"
 
 namespace {
@@ -594,10 +594,12 @@ private:
                     coefficient[h] = edge[p] * prefix.hard.inverse[row[h]];
                     if (prefixes > 1) moment[p] += static_cast<double>(edge[prefixes + p]);
                 }
-                if (hard > 0) accumulate<true>(total + at, prefix.hard, prefix.dim, row, coefficient, hard);
+                if (hard > 0)
+                    accumulate<true>(total + at, true, prefix.hard, prefix.dim, ListedEdges<T, 1>{row, coefficient},
+                                     hard);
             }
-            finish_prefixes(t_.prefixes, prefixes, &Prefix<E>::queries, i, t_.dim, static_cast<const T*>(total), moment,
-                            static_cast<T>(terms_.factor), gradient);
+            finish_row(t_.prefixes, prefixes, &Prefix<E>::queries, i, t_.dim, static_cast<const T*>(total), moment,
+                       static_cast<T>(terms_.factor), gradient);
         }
     }
 
@@ -719,8 +721,8 @@ void tile_finish_documents(const Tiles<E>& t, int64_t chunk, Working<E>* scratch
         E* const gradient = t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride;
         const T factor = static_cast<T>(t.terms.factor);
         if (t.general) {
-            finish_prefixes(t.prefixes, t.prefix_count, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total),
-                            moment, factor, gradient);
+            finish_row(t.prefixes, t.prefix_count, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total),
+                       moment, factor, gradient);
             continue;
         }
         const negcos::Rows<E>& documents = t.prefixes[0].documents;

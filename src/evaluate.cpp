@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "evaluate.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -19,6 +20,17 @@ namespace negcos {
 namespace {
 
 // ---- Describe -------------------------------------------------------------------------------------------------------
+
+// Weights that are all 1, and positives that are row i each, say what their absence says, and have its bits.
+negcos_batch without_defaults(negcos_batch batch) {
+    const int64_t queries = batch.queries.rows;
+    if (batch.weights && std::all_of(batch.weights, batch.weights + queries, [](double weight) { return weight == 1; }))
+        batch.weights = nullptr;
+    int64_t i = 0;
+    while (batch.positives && i < queries && batch.positives[i] == i) ++i;
+    if (i == queries) batch.positives = nullptr;
+    return batch;
+}
 
 // Columns from `first` on. Rows of no columns may be nowhere, and are then not a stride apart.
 template <class E>
@@ -250,7 +262,8 @@ int32_t evaluate_as(Context& context, const negcos_options& options, const negco
 
 }  // namespace
 
-int32_t evaluate(Context& context, const negcos_options& options, const negcos_batch& batch, negcos_result& result) {
+int32_t evaluate(Context& context, const negcos_options& options, const negcos_batch& given, negcos_result& result) {
+    const negcos_batch batch = without_defaults(given);
     switch (Dtype{batch.queries.dtype}) {
         case Dtype::f32:
             return evaluate_as<float>(context, options, batch, result);

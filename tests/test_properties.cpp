@@ -3,6 +3,8 @@
 // Laws of the formula, on generated shapes, numbers and options.
 #include <rapidcheck.h>
 
+#include <algorithm>
+
 #include "harness.hpp"
 
 namespace {
@@ -142,6 +144,26 @@ TEST_SUITE("property") {
             RC_ASSERT(given.grad_queries == drawn.grad_queries);
             RC_ASSERT(distance(given.grad_documents, drawn.grad_documents) < 1e-11);
         }));
+    }
+
+    TEST_CASE("properties: weights of 1 and positives in order, the same bits as without them") {
+        for (const int32_t sampling :
+             {NEGCOS_SAMPLING_SHUFFLE, NEGCOS_SAMPLING_UNIFORM, NEGCOS_SAMPLING_GROUPS, NEGCOS_SAMPLING_ALL})
+            CHECK(rc::check("without", [=] {
+                Problem<double> p = any_problem(false);
+                p.options.sampling = sampling;
+                if (sampling == NEGCOS_SAMPLING_UNIFORM && p.count < 2) p.options.rounds = 0;
+                if (sampling == NEGCOS_SAMPLING_GROUPS)
+                    p.options.rounds = std::min(p.options.rounds, static_cast<int32_t>(p.batch) - 1);
+                const auto without = run(shared_context(), p);
+                p.weights.assign(static_cast<size_t>(p.batch), 1.0);
+                for (int64_t i = 0; i < p.batch; ++i) p.positives.push_back(i);
+                const auto with = run(shared_context(), p);
+                RC_ASSERT(with.numbers.loss == without.numbers.loss);
+                RC_ASSERT(with.losses == without.losses);
+                RC_ASSERT(with.grad_queries == without.grad_queries);
+                RC_ASSERT(with.grad_documents == without.grad_documents);
+            }));
     }
 }
 

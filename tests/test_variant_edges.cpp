@@ -539,6 +539,31 @@ void pulled_apart(const char* test) {
     }
 }
 
+// Dot products that are exact, near 1024, at a scale that makes logits of thousands: their differences keep all digits,
+// as they do in the plain loss, wherever no correction is added to a logit.
+template <class T>
+void large_logits(Contexts& contexts, int32_t sampling, bool dense) {
+    const double eps = std::numeric_limits<T>::epsilon();
+    for (const Feature feature : {dot, hard, weights, positives, same_document, label_smoothing, decoupled, both}) {
+        if (feature == both && sampling != NEGCOS_SAMPLING_ALL) continue;
+        INFO(kNames[feature]);
+        Problem<T> p = ordinary<T>(sampling, dense, add(add(0, dot), feature));
+        Random random(11);
+        for (auto* rows : {&p.queries, &p.documents, &p.hard})
+            for (size_t k = 0; k < rows->size(); ++k)
+                (*rows)[k] = static_cast<T>(
+                    k % static_cast<size_t>(p.dim) == 0 ? 32.0 : static_cast<double>(random.below(17) - 8) / 16);
+        p.options.scale = 20.0 / 3, p.options.temperature = 1;
+        const auto out = run_everywhere(contexts, p);
+        const auto expected = oracle::evaluate<T>(p.options_of(), p.inputs(out.negatives));
+        const double differences = 20;  // of logits
+        CHECK(std::abs(out.numbers.loss - static_cast<double>(expected.loss)) < 4 * eps * differences);
+        for (size_t i = 0; i < out.losses.size(); ++i)
+            CHECK(std::abs(static_cast<double>(out.losses[i]) - static_cast<double>(expected.losses[i])) <
+                  4 * eps * differences);
+    }
+}
+
 #define NEGCOS_EACH_ENGINE(name, body)                   \
     TEST_CASE(name ", f32") {                            \
         each_engine<float>(name ", f32", body<float>);   \
@@ -590,6 +615,7 @@ TEST_SUITE("unit") {
     NEGCOS_EACH_ENGINE("variant edges: weights of 0 and 1", weights_zero)
     NEGCOS_EACH_ENGINE("variant edges: copies of the positive", copies_of_the_positive)
     NEGCOS_EACH_ENGINE("variant edges: extreme scales", extreme_scales)
+    NEGCOS_EACH_ENGINE("variant edges: large logits keep their differences", large_logits)
     NEGCOS_EACH_ENGINE("variant edges: all rows alike", all_alike)
     NEGCOS_EACH_ENGINE("variant edges: NaN and Inf in a hard negative", broken_hard_negative)
     NEGCOS_EACH_ENGINE("variant edges: ranks of NaN and Inf", ranks_of_nan)

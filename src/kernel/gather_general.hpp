@@ -146,7 +146,7 @@ private:
             return to_element<E>(row.logit(similarity[k], t_.terms.correction ? e.correction[k] : T(0)));
         };
         for (int64_t k = 0; k < slots; ++k) out[k] = to_element<E>(kAbsent<T>);
-        out[0] = to_element<E>(row.positive);
+        out[0] = to_element<E>(row.logit_of_positive());
         for (int64_t k = 1; k < e.list.count; ++k) out[e.list.slot[k]] = logit(k);
         for (int64_t h = 0; h < hard_; ++h) out[slots + h] = logit(e.list.count + h);
     }

@@ -409,16 +409,34 @@ auto with_kind(EdgeKind kind, Body&& body) {
     return body(Constant<EdgeKind::unmasked>());
 }
 
-// -Inf for what is absent or dropped; NaN stays NaN.
+// A logit is size * level, level = factor * similarity + correction. Without corrections a level is the similarity with
+// the factor's sign, so that shifting levels costs no digits, as in PlainSoftmax; else it is the logit itself.
+template <class T>
+struct Levels {
+    T factor, size, largest;
+    double exact_factor, exact_size;  // of the positive's level
+
+    explicit Levels(const LossTerms<T>& t) {
+        const double f = t.factor + t.hardness, magnitude = f < 0 ? -f : f;
+        const bool similarities = !t.correction && t.objective != Objective::sigmoid && magnitude > 0x1p-60;
+        exact_size = similarities ? magnitude : 1;
+        exact_factor = t.factor / exact_size;
+        factor = similarities ? (f < 0 ? T(-1) : T(1)) : static_cast<T>(f);
+        size = static_cast<T>(exact_size);
+        const double most = static_cast<double>(kLargestLogit<T>) / exact_size;
+        largest = most < kLargestNumber<T> ? static_cast<T>(most) : static_cast<T>(kLargestNumber<T>);
+    }
+};
+
+// -Inf for what is absent or dropped; NaN stays NaN. most: `largest` of Levels.
 template <EdgeKind kKind, class T>
-Lanes<T> negative_logit(const Lanes<T>& similarity, const Lanes<T>& factor, const Lanes<T>& correction,
-                        const Lanes<T>& limit) {
-    Lanes<T> z = multiply_add(factor, similarity, correction);
-    if constexpr (kKind == EdgeKind::unmasked) return z;
-    const Lanes<T> absent = broadcast(kAbsent<T>), most = broadcast(kLargestLogit<T>),
-                   least = broadcast(-kLargestLogit<T>);
-    z = select_less(most, z, most, select_less(z, least, least, z));
-    return select_less_equal(similarity, absent, absent, select_less(limit, similarity, absent, z));
+Lanes<T> negative_level(const Lanes<T>& similarity, const Lanes<T>& factor, const Lanes<T>& correction,
+                        const Lanes<T>& limit, const Lanes<T>& most) {
+    Lanes<T> u = multiply_add(factor, similarity, correction);
+    if constexpr (kKind == EdgeKind::unmasked) return u;
+    const Lanes<T> absent = broadcast(kAbsent<T>), least = broadcast(T(0)) - most;
+    u = select_less(most, u, most, select_less(u, least, least, u));
+    return select_less_equal(similarity, absent, absent, select_less(limit, similarity, absent, u));
 }
 
 // correction: nullptr = none.
@@ -434,34 +452,36 @@ struct EdgeLanes {
 
     EdgeLanes() { sum = sigma = moment = spread = reach = kept = rank = dropped = broadcast(T(0)); }
 
-    // s: similarities, z: their logits, c: how often each counts; shift: what exp is relative to; bias to limit: as in
-    // General.
-    void add(const Lanes<T>& s, const Lanes<T>& z, const Lanes<T>& c, const Lanes<T>& shift, const Lanes<T>& bias,
-             const Lanes<T>& similarity, const Lanes<T>& positive, const Lanes<T>& least, const Lanes<T>& limit) {
+    // s: similarities, u: their levels, c: how often each counts; shift: the level that exp is relative to; size to
+    // limit: as in General.
+    void add(const Lanes<T>& s, const Lanes<T>& u, const Lanes<T>& c, const Lanes<T>& shift, const Lanes<T>& size,
+             const Lanes<T>& bias, const Lanes<T>& similarity, const Lanes<T>& positive, const Lanes<T>& least,
+             const Lanes<T>& limit) {
         const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
-        if constexpr (kRank) rank = rank + zero_where_less(z, least, c);
+        if constexpr (kRank) rank = rank + zero_where_less(u, least, c);
         if constexpr (kKind == EdgeKind::unmasked) {
-            const Lanes<T> e = c * exp_nonpositive(z - shift);  // 0 where absent: all that it needs is a finite factor
+            const Lanes<T> e =
+                c * exp_nonpositive((u - shift) * size);  // 0 where absent: all that it needs is a finite factor
             sum = sum + e;
             moment = multiply_add(e, larger(s, broadcast(static_cast<T>(-kLargestNumber<T>))) - similarity, moment);
             return;
         }
-        const Lanes<T> here = select_less_equal(z, absent, zero, c);
-        const Lanes<T> from_positive = select_less_equal(z, absent, zero, s - similarity);
+        const Lanes<T> here = select_less_equal(u, absent, zero, c);
+        const Lanes<T> from_positive = select_less_equal(u, absent, zero, s - similarity);
         if constexpr (kKind == EdgeKind::sigmoid) {
-            const Lanes<T> x = select_less_equal(z, absent, zero, z + bias);
+            const Lanes<T> x = select_less_equal(u, absent, zero, u + bias);
             const Lanes<T> e = exp_nonpositive(zero - larger(x, zero - x));
             const Lanes<T> slope = here * (select_less(x, zero, e, one) / (one + e));
             sum = multiply_add(here, larger(x, zero) + log1p_unit(e), sum);
             sigma = sigma + slope;
             moment = multiply_add(slope, from_positive, moment);
         } else {
-            const Lanes<T> e = here * exp_nonpositive(z - shift);
+            const Lanes<T> e = here * exp_nonpositive((u - shift) * size);
             sum = sum + e;
             moment = multiply_add(e, from_positive, moment);
         }
         if constexpr (kKind == EdgeKind::smoothed) {
-            spread = multiply_add(here, select_less_equal(z, absent, zero, positive - z), spread);
+            spread = multiply_add(here, select_less_equal(u, absent, zero, (positive - u) * size), spread);
             reach = multiply_add(here, from_positive, reach);
             kept = kept + here;
         }
@@ -469,69 +489,70 @@ struct EdgeLanes {
     }
 };
 
-// Slope of an edge: exp(z - top) * share - smooth, or share * sigma(z + bias).
+// Slope of an edge: exp of its logit relative to the level `top`, times share, less smooth; or share * sigma(z + bias).
 template <class T>
 struct EdgeShare {
     T top = 0, share = 0, smooth = 0;
 };
 
 template <EdgeKind kKind, class T>
-Lanes<T> edge_slope(const Lanes<T>& z, const Lanes<T>& bias, const Lanes<T>& top, const Lanes<T>& share,
-                    const Lanes<T>& smooth) {
+Lanes<T> edge_slope(const Lanes<T>& u, const Lanes<T>& size, const Lanes<T>& bias, const Lanes<T>& top,
+                    const Lanes<T>& share, const Lanes<T>& smooth) {
     const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1)), absent = broadcast(kAbsent<T>);
     if constexpr (kKind == EdgeKind::sigmoid) {
-        const Lanes<T> x = select_less_equal(z, absent, zero, z + bias);
+        const Lanes<T> x = select_less_equal(u, absent, zero, u + bias);
         const Lanes<T> e = exp_nonpositive(zero - larger(x, zero - x));
-        return select_less_equal(z, absent, zero, select_less(x, zero, e, one) / (one + e) * share);
+        return select_less_equal(u, absent, zero, select_less(x, zero, e, one) / (one + e) * share);
     } else {
-        const Lanes<T> w = exp_nonpositive(z - top) * share;
+        const Lanes<T> w = exp_nonpositive((u - top) * size) * share;
         // Also 0 where a NaN among the others has made their share NaN.
-        return select_less_equal(z, absent, zero, kKind == EdgeKind::smoothed ? w - smooth : w);
+        return select_less_equal(u, absent, zero, kKind == EdgeKind::smoothed ? w - smooth : w);
     }
 }
 
-// One row of the general loss: a query's, or for both directions a document's. Logits are one FMA away from
-// similarities and are never stored.
+// One row of the general loss: a query's, or for both directions a document's. Levels are one FMA away from
+// similarities and are never stored; tops are levels.
 template <class T>
 class General {
 public:
+    const Levels<T> levels;
     EdgeKind kind;
-    T factor, bias;
+    T bias;
     T limit;       // similarities above it are dropped
     T similarity;  // the positive's
-    T positive;    // and its logit
-    T least;       // negatives whose logits are not below it outrank the positive: all that are there, where it is NaN
+    T positive;    // and its level
+    T least;       // negatives whose levels are not below it outrank the positive: all that are there, where it is NaN
 
     General(const LossTerms<T>& t, T positive_similarity, T correction)
-        : kind(kind_of(t)),
-          factor(static_cast<T>(t.factor + t.hardness)),
+        : levels(t),
+          kind(kind_of(t)),
           bias(static_cast<T>(t.bias)),
           limit(positive_similarity + static_cast<T>(t.false_negative_margin)),
           similarity(positive_similarity),
-          positive(multiply_add_one(static_cast<T>(t.factor), similarity - static_cast<T>(t.margin), correction)),
+          positive(
+              multiply_add_one(static_cast<T>(levels.exact_factor), similarity - static_cast<T>(t.margin), correction)),
           terms_(t) {
-        if (positive > kLargestLogit<T>) positive = kLargestLogit<T>;
-        if (positive < -kLargestLogit<T>) positive = -kLargestLogit<T>;
+        if (positive > levels.largest) positive = levels.largest;
+        if (positive < -levels.largest) positive = -levels.largest;
         least = positive == positive ? positive : static_cast<T>(-kLargestNumber<T>);
     }
 
-    T logit(T negative, T correction) const {
-        alignas(64) T lanes[kLanes<T>];
-        store(static_cast<T*>(lanes), negative_logit<EdgeKind::softmax>(broadcast(negative), broadcast(factor),
-                                                                        broadcast(correction), broadcast(limit)));
-        return lanes[0];
-    }
-    bool outranked_by(T negative, T correction) const { return !(logit(negative, correction) < least); }
+    T logit_of_positive() const { return levels.size * positive; }
+    T logit(T negative, T correction) const { return levels.size * level(negative, correction); }
+    bool outranked_by(T negative, T correction) const { return !(level(negative, correction) < least); }
+    // exp of the logits' difference of two levels, the first of which is not above the second.
+    T exp_between(T level, T top) const { return exp_one((level - top) * levels.size); }
 
     // NaN is passed over here and met again in the sums. SIGMOID needs no top: 0.
     T top(const T* negatives, const T* correction, int64_t n) const {
         if (kind == EdgeKind::sigmoid) return T(0);
         return with_kind(kind, [&](auto constant) {
-            const Lanes<T> factors = broadcast(factor), limits = broadcast(limit);
+            const Lanes<T> factors = broadcast(levels.factor), limits = broadcast(limit);
+            const Lanes<T> most = broadcast(levels.largest);
             Lanes<T> top = broadcast(kAbsent<T>);
             for (int64_t k = 0; k < n; k += kLanes<T>)
-                top = larger(top, negative_logit<decltype(constant)::value>(load(negatives + k), factors,
-                                                                            load_or_zero(correction, k), limits));
+                top = larger(top, negative_level<decltype(constant)::value>(load(negatives + k), factors,
+                                                                            load_or_zero(correction, k), limits, most));
             return largest(top);
         });
     }
@@ -590,12 +611,13 @@ public:
                 T* out) const {
         const auto find = [&](auto constant, auto counted) {
             constexpr EdgeKind kKind = decltype(constant)::value;
-            const Lanes<T> factors = broadcast(factor), limits = broadcast(limit), biases = broadcast(bias);
+            const Lanes<T> factors = broadcast(levels.factor), limits = broadcast(limit), biases = broadcast(bias);
+            const Lanes<T> most = broadcast(levels.largest), sizes = broadcast(levels.size);
             const Lanes<T> top = broadcast(w.top), share = broadcast(w.share), smooth = broadcast(w.smooth);
             for (int64_t k = 0; k < n; k += kLanes<T>) {
-                const Lanes<T> z =
-                    negative_logit<kKind>(load(negatives + k), factors, load_or_zero(correction, k), limits);
-                Lanes<T> slope = edge_slope<kKind>(z, biases, top, share, smooth);
+                const Lanes<T> u =
+                    negative_level<kKind>(load(negatives + k), factors, load_or_zero(correction, k), limits, most);
+                Lanes<T> slope = edge_slope<kKind>(u, sizes, biases, top, share, smooth);
                 if constexpr (decltype(counted)::value) slope = slope * load(counts + k);
                 store(out + k, slope);
             }
@@ -606,10 +628,23 @@ public:
     }
 
 private:
+    T level(T negative, T correction) const {
+        alignas(64) T lanes[kLanes<T>];
+        store(static_cast<T*>(lanes),
+              negative_level<EdgeKind::softmax>(broadcast(negative), broadcast(levels.factor), broadcast(correction),
+                                                broadcast(limit), broadcast(levels.largest)));
+        return lanes[0];
+    }
+    // Of a level's logit.
+    double above_positive(T top) const {
+        return (static_cast<double>(top) - static_cast<double>(positive)) * levels.exact_size;
+    }
+
     // Sums in the working type go over to double every 512 edges.
     template <EdgeKind kKind, bool kCounted>
     Sums sum_of(const T* negatives, const T* correction, const T* counts, int64_t n, T top) const {
-        const Lanes<T> factors = broadcast(factor), limits = broadcast(limit), logits = broadcast(positive);
+        const Lanes<T> factors = broadcast(levels.factor), limits = broadcast(limit), positives = broadcast(positive);
+        const Lanes<T> most = broadcast(levels.largest), sizes = broadcast(levels.size);
         const Lanes<T> shift = broadcast(top == kAbsent<T> ? T(0) : top), biases = broadcast(bias);
         const Lanes<T> similarities = broadcast(similarity), leasts = broadcast(least), one = broadcast(T(1));
         Sums sums;
@@ -618,8 +653,8 @@ private:
             EdgeLanes<kKind, true, T> lanes;
             for (int64_t k = from; k < to; k += kLanes<T>) {
                 const Lanes<T> s = load(negatives + k), c = kCounted ? load(counts + k) : one;
-                const Lanes<T> z = negative_logit<kKind>(s, factors, load_or_zero(correction, k), limits);
-                lanes.add(s, z, c, shift, biases, similarities, logits, leasts, limits);
+                const Lanes<T> u = negative_level<kKind>(s, factors, load_or_zero(correction, k), limits, most);
+                lanes.add(s, u, c, shift, sizes, biases, similarities, positives, leasts, limits);
             }
             T four[4];
             sum_four(lanes.sum, lanes.moment, lanes.rank, lanes.dropped, static_cast<T*>(four));
@@ -638,8 +673,8 @@ private:
     }
 
     void close_softmax(Closed& row, T top, const Sums& sums, double weight) const {
-        const double gap = static_cast<double>(top) - static_cast<double>(positive);
-        const double positive_exp = static_cast<double>(exp_one(positive - top));
+        const double gap = above_positive(top);
+        const double positive_exp = static_cast<double>(exp_between(positive, top));
         const double share = weight / (positive_exp + sums.sum), part = terms_.smoothing / (1 + sums.kept);
         // Relative to a common top, both may be small, or rounding puts the positive above it.
         const bool common = positive > top || (positive_exp < 1 && positive_exp + sums.sum < 1);
@@ -660,7 +695,7 @@ private:
     }
     void close_decoupled(Closed& row, T top, const Sums& sums, double weight) const {
         if (sums.sum == 0) return;  // no negative is left
-        const double gap = static_cast<double>(top) - static_cast<double>(positive), share = weight / sums.sum;
+        const double gap = above_positive(top), share = weight / sums.sum;
         row.loss = sums.sum < 1 ? gap + log_of_ratio(sums.sum, 0, 1) : gap + log_one(1, sums.sum - 1);
         row.share.share = static_cast<T>(share);
         row.positive_slope = positive == positive ? -weight : static_cast<double>(positive);
@@ -670,14 +705,16 @@ private:
     const LossTerms<T>& terms_;
 };
 
-// For both directions of bounded similarities, one number that no logit is above and so few are far below that exp
-// relative to it serves rows and columns alike; 0 where there is none.
+// For both directions of bounded similarities, a level that none is above and so few are far below that exp relative to
+// it serves rows and columns alike; 0 where there is none.
 template <class T>
 T common_top(const LossTerms<T>& t) {
     const double margin = t.factor * (t.margin < 0 ? -t.margin : t.margin);
     const double most = t.factor + (t.hardness > 0 ? t.hardness : 0) + margin;
     const bool fits = t.factor > 0 && 2 * most + margin <= (sizeof(T) == 4 ? 70 : 600);
-    return t.weights_at_most_one && kind_of(t) == EdgeKind::unmasked && fits ? static_cast<T>(most) : T(0);
+    return t.weights_at_most_one && kind_of(t) == EdgeKind::unmasked && fits
+               ? static_cast<T>(most / Levels<T>(t).exact_size)
+               : T(0);
 }
 
 }  // namespace

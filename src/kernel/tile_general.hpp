@@ -65,20 +65,24 @@ struct GeneralStrip {
 
 // Scalars of General, in all lanes.
 template <class T>
-struct EdgeLogits {
-    Lanes<T> factor, bias, similarity, positive, least, limit;
+struct EdgeLevels {
+    Lanes<T> factor, size, most, bias, similarity, positive, least, limit;
 
     // Of a strip's queries.
-    EdgeLogits(const LossTerms<T>& t, const GeneralStrip<T>& e)
-        : factor(broadcast(static_cast<T>(t.factor + t.hardness))),
+    EdgeLevels(const Levels<T>& levels, const LossTerms<T>& t, const GeneralStrip<T>& e)
+        : factor(broadcast(levels.factor)),
+          size(broadcast(levels.size)),
+          most(broadcast(levels.largest)),
           bias(broadcast(static_cast<T>(t.bias))),
           similarity(load(static_cast<const T*>(e.similarity))),
           positive(load(static_cast<const T*>(e.positive))),
           least(load(static_cast<const T*>(e.least))),
           limit(load(static_cast<const T*>(e.limit))) {}
     // Of one row, such as a document's.
-    EdgeLogits(const LossTerms<T>&, const General<T>& row)
-        : factor(broadcast(row.factor)),
+    explicit EdgeLevels(const General<T>& row)
+        : factor(broadcast(row.levels.factor)),
+          size(broadcast(row.levels.size)),
+          most(broadcast(row.levels.largest)),
           bias(broadcast(row.bias)),
           similarity(broadcast(row.similarity)),
           positive(broadcast(row.positive)),
@@ -87,12 +91,15 @@ struct EdgeLogits {
 
     template <EdgeKind kKind>
     Lanes<T> of(const Lanes<T>& s, const Lanes<T>& correction) const {
-        return negative_logit<kKind>(s, factor, correction, limit);
+        return negative_level<kKind>(s, factor, correction, limit, most);
     }
     template <EdgeKind kKind, bool kRank>
-    void add_to(EdgeLanes<kKind, kRank, T>& lanes, const Lanes<T>& s, const Lanes<T>& z, const Lanes<T>& count,
+    void add_to(EdgeLanes<kKind, kRank, T>& lanes, const Lanes<T>& s, const Lanes<T>& u, const Lanes<T>& count,
                 const Lanes<T>& shift) const {
-        lanes.add(s, z, count, shift, bias, similarity, positive, least, limit);
+        lanes.add(s, u, count, shift, size, bias, similarity, positive, least, limit);
+    }
+    Lanes<T> exp_between(const Lanes<T>& level, const Lanes<T>& top) const {
+        return exp_nonpositive((level - top) * size);
     }
 };
 
@@ -114,6 +121,7 @@ public:
     GeneralTileTask(const Tiles<E>& t, int64_t place, int64_t first, Range strips, T* scratch)
         : Task(t, place, first, strips),
           terms_(t.terms),
+          levels_(t.terms),
           kind_(kind_of(t.terms)),
           common_top_(t.both ? common_top(t.terms) : T(0)),
           state_(reinterpret_cast<Strip*>(scratch)),
@@ -266,15 +274,15 @@ private:
     template <EdgeKind kKind>
     void raise_top(Strip& e, const T* scores, int64_t n, const T* correction) {
         if (common_top_ > 0) return;
-        const EdgeLogits<T> logits(terms_, e);
+        const EdgeLevels<T> levels(levels_, terms_, e);
         Lanes<T> top = broadcast(kAbsent<T>);
         for (int64_t r = 0; r < n; ++r)
-            top = larger(top, logits.template of<kKind>(load(scores + r * kLanes<T>),
+            top = larger(top, levels.template of<kKind>(load(scores + r * kLanes<T>),
                                                         broadcast(correction ? correction[r] : T(0))));
         const Lanes<T> before = load(static_cast<const T*>(e.top)), most = broadcast(kMostAbove<T>);
-        const Lanes<T> now = select_less(most, top - before, top, before);
+        const Lanes<T> now = select_less(most, (top - before) * levels.size, top, before);
         alignas(64) T scale[kLanes<T>];
-        store(static_cast<T*>(scale), exp_nonpositive(before - now));
+        store(static_cast<T*>(scale), levels.exp_between(before, now));
         store(static_cast<T*>(e.top), now);
         for (int64_t l = 0; l < kLanes<T>; ++l)
             if (scale[l] != 1) e.sums[l].rescale(static_cast<double>(scale[l]));
@@ -282,13 +290,13 @@ private:
 
     template <EdgeKind kKind, bool kCounted>
     void sum_edges_of(Strip& e, const T* scores, int64_t n, const T* correction, const T* counts) {
-        const EdgeLogits<T> logits(terms_, e);
+        const EdgeLevels<T> levels(levels_, terms_, e);
         const Lanes<T> shift = load(static_cast<const T*>(e.top)), one = broadcast(T(1));
         EdgeLanes<kKind, true, T> lanes;
         for (int64_t r = 0; r < n; ++r) {
             const Lanes<T> s = load(scores + r * kLanes<T>);
-            const Lanes<T> z = logits.template of<kKind>(s, broadcast(correction ? correction[r] : T(0)));
-            logits.add_to(lanes, s, z, kCounted ? load(counts + r * kLanes<T>) : one, shift);
+            const Lanes<T> u = levels.template of<kKind>(s, broadcast(correction ? correction[r] : T(0)));
+            levels.add_to(lanes, s, u, kCounted ? load(counts + r * kLanes<T>) : one, shift);
         }
         const auto add = [&](const Lanes<T>& sum, double Sums::*field) {
             alignas(64) T lane[kLanes<T>];
@@ -331,16 +339,16 @@ private:
         for (int64_t s = strips_.begin; s < strips_.end; ++s) {
             const T* const scores = scores_of(p, chunk, s);
             Strip& e = strip(p, s);
-            const EdgeLogits<T> logits(terms_, e);
+            const EdgeLevels<T> levels(levels_, terms_, e);
             Lanes<T> sum = zero, moment = zero, rank = zero;
             for (int64_t r = 0; r < n; ++r) {
                 const int64_t k = r * kLanes<T>;
                 const Lanes<T> similarity = load(scores + k),
-                               z = logits.template of<EdgeKind::unmasked>(similarity, zero);
-                const Lanes<T> exps = exp_nonpositive(z - shift), finite = larger(similarity, lowest);
+                               u = levels.template of<EdgeKind::unmasked>(similarity, zero);
+                const Lanes<T> exps = levels.exp_between(u, shift), finite = larger(similarity, lowest);
                 sum = sum + exps;
-                moment = multiply_add(exps, finite - logits.similarity, moment);
-                rank = rank + zero_where_less(z, logits.least, one);
+                moment = multiply_add(exps, finite - levels.similarity, moment);
+                rank = rank + zero_where_less(u, levels.least, one);
                 store(sums + k, load(static_cast<const T*>(sums) + k) + exps);
                 store(moments + k,
                       multiply_add(exps, finite - broadcast(positives[r]), load(static_cast<const T*>(moments) + k)));
@@ -373,18 +381,18 @@ private:
         const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1));
         for (int64_t r = 0; r < n; ++r) {
             const int64_t j = begin + r;
-            const EdgeLogits<T> logits(terms_, General<T>(terms_, t_.tiles[p].positives[j], T(0)));
+            const EdgeLevels<T> levels(General<T>(terms_, t_.tiles[p].positives[j], T(0)));
             const auto similarities = [&](int64_t s) {
                 return load(static_cast<const T*>(scores_of(p, chunk, s)) + r * kLanes<T>);
             };
             Lanes<T> tops = broadcast(kAbsent<T>);
             for (int64_t s = strips_.begin; s < strips_.end; ++s)
-                tops = larger(tops, logits.template of<kKind>(similarities(s), zero));
+                tops = larger(tops, levels.template of<kKind>(similarities(s), zero));
             const T top = largest(tops);
             const Lanes<T> shift = broadcast(top == kAbsent<T> ? T(0) : top);
             EdgeLanes<kKind, false, T> lanes;
             for (int64_t s = strips_.begin; s < strips_.end; ++s)
-                logits.add_to(lanes, similarities(s), logits.template of<kKind>(similarities(s), zero), one, shift);
+                levels.add_to(lanes, similarities(s), levels.template of<kKind>(similarities(s), zero), one, shift);
             T sums[8];
             sum_four(lanes.sum, lanes.moment, lanes.spread, lanes.reach, static_cast<T*>(sums));
             sum_four(lanes.kept, lanes.dropped, zero, zero, sums + 4);
@@ -405,7 +413,7 @@ private:
                             });
                 if (chunk > 0) continue;
                 E* const out = t_.outputs.logits.data + i * t_.outputs.logits.stride;
-                out[0] = to_element<E>(row.positive);
+                out[0] = to_element<E>(row.logit_of_positive());
                 for (int64_t h = 0; h < hard; ++h)
                     out[t_.candidates.slots() + h] =
                         to_element<E>(row.logit(hard_of(last, s)[h * kLanes<T> + l], T(0)));
@@ -495,7 +503,7 @@ private:
             }
             store(scores + r * kLanes<T>, slope);
         };
-        const EdgeLogits<T> logits(terms_, e);
+        const EdgeLevels<T> levels(levels_, terms_, e);
         const Lanes<T> top = load(static_cast<const T*>(tile.query_top) + first),
                        share = load(static_cast<const T*>(tile.query_share) + first),
                        smooth = load(static_cast<const T*>(tile.query_smooth) + first);
@@ -503,9 +511,9 @@ private:
         if (common_top_ > 0) {
             for (int64_t r = 0; r < n; ++r) {
                 const Lanes<T> similarity = similarity_of(r),
-                               z = logits.template of<EdgeKind::unmasked>(similarity, zero);
+                               u = levels.template of<EdgeKind::unmasked>(similarity, zero);
                 const Lanes<T> slope =
-                    exp_nonpositive(z - broadcast(common_top_)) * (share + broadcast(tile.document_share[begin + r]));
+                    levels.exp_between(u, broadcast(common_top_)) * (share + broadcast(tile.document_share[begin + r]));
                 put(r, similarity, select_less_equal(similarity, absent, zero, slope));
             }
         } else {
@@ -515,15 +523,15 @@ private:
                 const T* const counts = counts_of(chunk, s);
                 for (int64_t r = 0; r < n; ++r) {
                     const Lanes<T> similarity = similarity_of(r);
-                    const Lanes<T> z =
-                        logits.template of<kKind>(similarity, broadcast(correction ? correction[r] : T(0)));
-                    Lanes<T> slope = edge_slope<kKind>(z, logits.bias, top, share, smooth);
+                    const Lanes<T> u =
+                        levels.template of<kKind>(similarity, broadcast(correction ? correction[r] : T(0)));
+                    Lanes<T> slope = edge_slope<kKind>(u, levels.size, levels.bias, top, share, smooth);
                     if (counts) slope = slope * load(counts + r * kLanes<T>);
                     if (t_.both) {
                         const int64_t j = begin + r;
-                        const EdgeLogits<T> column(terms_, General<T>(terms_, tile.positives[j], T(0)));
-                        slope = slope + edge_slope<kKind>(column.template of<kKind>(similarity, zero), zero,
-                                                          broadcast(tile.document_top[j]),
+                        const EdgeLevels<T> column(General<T>(terms_, tile.positives[j], T(0)));
+                        slope = slope + edge_slope<kKind>(column.template of<kKind>(similarity, zero), column.size,
+                                                          zero, broadcast(tile.document_top[j]),
                                                           broadcast(tile.document_share[j]),
                                                           broadcast(tile.document_smooth[j]));
                     }
@@ -604,6 +612,7 @@ private:
     }
 
     const LossTerms<T>& terms_;
+    const Levels<T> levels_;
     EdgeKind kind_;
     T common_top_;  // for both directions; 0 = none
     Strip* state_;
@@ -632,6 +641,7 @@ template <class E>
 void tile_columns(const Tiles<E>& t, int64_t first, int64_t blocks, int64_t chunk) noexcept {
     using T = Working<E>;
     const int64_t n = t.documents_in(chunk), begin = chunk * t.chunk;
+    const Lanes<T> size = broadcast(Levels<T>(t.terms).size);
     for (int64_t p = 0; p < t.prefix_count; ++p) {
         const TilePrefix<E>& tile = t.tiles[p];
         for (int64_t place = 0; place < blocks; ++place)
@@ -647,8 +657,8 @@ void tile_columns(const Tiles<E>& t, int64_t first, int64_t blocks, int64_t chun
                         from == 0 ? broadcast(kAbsent<T>) : load_first(static_cast<const T*>(tops), count);
                     const Lanes<T> of_part = load_first(part + r, count), top = larger(before, of_part);
                     alignas(64) T scale[kLanes<T>], part_scale[kLanes<T>], part_top[kLanes<T>], top_before[kLanes<T>];
-                    store(static_cast<T*>(scale), exp_nonpositive(before - top));
-                    store(static_cast<T*>(part_scale), exp_nonpositive(of_part - top));
+                    store(static_cast<T*>(scale), exp_nonpositive((before - top) * size));
+                    store(static_cast<T*>(part_scale), exp_nonpositive((of_part - top) * size));
                     store(static_cast<T*>(part_top), of_part);
                     store(static_cast<T*>(top_before), before);
                     store_first(tops, top, count);
@@ -687,7 +697,7 @@ void tile_close_documents(const Tiles<E>& t, Range range) noexcept {
             const T negatives = tile.document_top[j], top = common > 0 ? common : row.row_top(negatives);
             Sums shifted = sums;
             if (negatives != kAbsent<T> && top != negatives)
-                shifted.rescale(static_cast<double>(exp_one(negatives - top)));
+                shifted.rescale(static_cast<double>(row.exp_between(negatives, top)));
             const auto closed = row.close(top, shifted, weight_of(t, p, j));
             tile.document_top[j] = closed.share.top;
             tile.document_share[j] = closed.share.share;

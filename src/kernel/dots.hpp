@@ -27,13 +27,13 @@ Lanes<Working<E>> load_row_first(const E* x, const Lanes<Working<E>>& rescale, i
 }
 
 // Query i in the working type, padded with zeros to whole lanes.
-template <bool kRescaled, class E, class T>
+template <class E, class T>
 void load_query(const negcos::Rows<E>& queries, int64_t i, int64_t dim, T* query) {
     const E* row = queries.data + i * queries.stride;
-    const Lanes<T> s = broadcast(kRescaled ? queries.rescale[i] : T(1));
+    const Lanes<T> s = broadcast(queries.rescale[i]);
     int64_t c = 0;
-    for (; c + kLanes<T> <= dim; c += kLanes<T>) store(query + c, load_row<kRescaled>(row + c, s));
-    if (c < dim) store(query + c, load_row_first<kRescaled>(row + c, s, static_cast<int>(dim - c)));
+    for (; c + kLanes<T> <= dim; c += kLanes<T>) store(query + c, load_row<true>(row + c, s));
+    if (c < dim) store(query + c, load_row_first<true>(row + c, s, static_cast<int>(dim - c)));
 }
 
 // Sums over columns are chains of FMAs, one a lane; of long rows in blocks of kBlock, each a chain of its own,

@@ -18,18 +18,8 @@ int64_t gather_scratch(const negcos::Gather<E>& t) noexcept {
 }
 
 template <class E>
-bool any_rescaled(const negcos::Gather<E>& t) {
-    for (int64_t p = 0; p < t.prefix_count; ++p)
-        if (t.prefixes[p].queries.rescaled || t.prefixes[p].documents.rescaled || t.prefixes[p].hard.rescaled)
-            return true;
-    return false;
-}
-
-template <class E>
 negcos::Totals gather_queries(const negcos::Gather<E>& t, Range range, Working<E>* scratch) noexcept {
-    if (any_rescaled(t))
-        return t.general ? GeneralQueryWalk<true, E>(t, scratch).run(range) : QueryWalk<true, E>(t, scratch).run(range);
-    return t.general ? GeneralQueryWalk<false, E>(t, scratch).run(range) : QueryWalk<false, E>(t, scratch).run(range);
+    return t.general ? GeneralQueryWalk<E>(t, scratch).run(range) : QueryWalk<E>(t, scratch).run(range);
 }
 
 // What was dropped has slope 0, and must not meet a NaN in its query: it goes behind the others. Returns their number.
@@ -67,7 +57,7 @@ double sum_of_arcs(const negcos::Arc<T>* arcs, int64_t n, int64_t record) {
     return total;
 }
 
-template <bool kRescaled, bool kSingle, int64_t kAhead, class E>
+template <int64_t kAhead, class E>
 void gather_documents_of(const negcos::Gather<E>& t, Range range, Working<E>* total) {
     using T = Working<E>;
     const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
@@ -82,9 +72,8 @@ void gather_documents_of(const negcos::Gather<E>& t, Range range, Working<E>* to
         if (drops) n = dropped_last(arcs, n, record);
         for (int64_t p = 0, at = 0; p < prefixes; at += pad_lanes<T>(t.prefixes[p++].dim)) {
             const Prefix<E>& prefix = t.prefixes[p];
-            accumulate<kRescaled, kAhead>(total + at, false, prefix.queries, prefix.dim,
-                                          ArcEdges<T, kSingle>{arcs + p, record}, n);
-            if constexpr (!kSingle) moment[p] = sum_of_arcs(arcs + prefixes + p, n, record);
+            accumulate<kAhead>(total + at, false, prefix.queries, prefix.dim, ArcEdges<T>{arcs + p, record}, n);
+            if (record > 1) moment[p] = sum_of_arcs(arcs + prefixes + p, n, record);
         }
         finish_row(t.prefixes, prefixes, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
                    static_cast<T>(terms.factor), t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride);
@@ -95,17 +84,8 @@ template <class E>
 void gather_documents(const negcos::Gather<E>& t, Range range, Working<E>* scratch) noexcept {
     constexpr int64_t kAhead = kWidth < Working < E >>> 1 ? negcos::kArcsAhead : 0;
     const negcos::Rows<E>& sources = t.prefixes[0].queries;
-    const bool rescaled = any_rescaled(t), single = t.prefix_count == 1;
     const bool far = sources.count * t.dim * static_cast<int64_t>(sizeof(E)) > kNearBytes;
-    if (rescaled)
-        single ? gather_documents_of<true, true, 0>(t, range, scratch)
-               : gather_documents_of<true, false, 0>(t, range, scratch);
-    else if (far)
-        single ? gather_documents_of<false, true, kAhead>(t, range, scratch)
-               : gather_documents_of<false, false, kAhead>(t, range, scratch);
-    else
-        single ? gather_documents_of<false, true, 0>(t, range, scratch)
-               : gather_documents_of<false, false, 0>(t, range, scratch);
+    far ? gather_documents_of<kAhead>(t, range, scratch) : gather_documents_of<0>(t, range, scratch);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ int64_t queries_together(int64_t dim, int64_t slots) {
 }
 
 // A task's queries.
-template <bool kRescaled, class E>
+template <class E>
 class GeneralQueryWalk {
     using T = Working<E>;
 
@@ -117,11 +117,11 @@ private:
             const Prefix<E>& prefix = t_.prefixes[p];
             T *const similarity = e.similarity + p * list_, *const ratio = e.ratio + p * list_;
             const T* const before = similarity - list_;
-            load_query<kRescaled>(prefix.queries, i, prefix.dim, query_);
+            load_query(prefix.queries, i, prefix.dim, query_);
             const T inverse = prefix.queries.inverse[i];
             each_part(i, e, prefix, [&](const negcos::Rows<E>& rows, const int32_t* row, int64_t at, int64_t n) {
                 T* const dots = buffer_;
-                find_dots<kRescaled>(rows, prefix.dim, row, n, static_cast<const T*>(query_), dots);
+                find_dots(rows, prefix.dim, row, n, static_cast<const T*>(query_), dots);
                 for (int64_t k = 0; k < n; ++k) similarity[at + k] = dots[k] * inverse * rows.inverse[row[k]];
                 if (p == 0) return;
                 const T own = prefix.queries.norm_ratio[i];
@@ -245,8 +245,7 @@ private:
             each_part(i, e, prefix, [&](const negcos::Rows<E>& rows, const int32_t* row, int64_t at, int64_t n) {
                 T* const coefficient = buffer_;
                 for (int64_t k = 0; k < n; ++k) coefficient[k] = slope[at + k] * rows.inverse[row[k]];
-                accumulate<kRescaled>(total_ + column, at > 0, rows, prefix.dim, ListedEdges<T, 1>{row, coefficient},
-                                      n);
+                accumulate(total_ + column, at > 0, rows, prefix.dim, ListedEdges<T>{row, coefficient, 1}, n);
             });
         }
         finish_row(t_.prefixes, t_.prefix_count, &Prefix<E>::queries, i, t_.dim, static_cast<const T*>(total_),
@@ -265,7 +264,7 @@ private:
 
 template <class E>
 int64_t general_gather_scratch(const negcos::Gather<E>& t) {
-    return GeneralQueryWalk<false, E>::scratch_size(t);
+    return GeneralQueryWalk<E>::scratch_size(t);
 }
 
 }  // namespace

@@ -152,17 +152,19 @@ void find_dots_of(const negcos::Rows<E>& rows, int64_t dim, const int32_t* list,
     }
 }
 
-template <bool kRescaled, class E, class T>
-void find_dots(const negcos::Rows<E>& rows, int64_t dim, const int32_t* list, int64_t n, const T* query, T* dots) {
+// Out of line, as accumulate_rows().
+template <class E, class T>
+[[gnu::noinline]] void find_dots(const negcos::Rows<E>& rows, int64_t dim, const int32_t* list, int64_t n,
+                                 const T* query, T* dots) {
     constexpr int64_t kOne = kLanes<T>;
-    constexpr bool kFast =
-        !kRescaled && kWidth < T >> 1;  // where there are no vectors, more copies only take longer to build
+    constexpr bool kFast = kWidth < T >> 1;  // where there are no vectors, more copies only take longer to build
+    if (rows.rescaled) return find_dots_of<0, true, false>(rows, dim, list, n, query, dots);
     const auto find = [&](auto columns) {
         constexpr int64_t kDim = decltype(columns)::value;
         if (kFast && rows.count * dim * static_cast<int64_t>(sizeof(E)) > kNearBytes)
-            find_dots_of<kDim, kRescaled, kFast>(rows, dim, list, n, query, dots);
+            find_dots_of<kDim, false, kFast>(rows, dim, list, n, query, dots);
         else
-            find_dots_of<kDim, kRescaled, false>(rows, dim, list, n, query, dots);
+            find_dots_of<kDim, false, false>(rows, dim, list, n, query, dots);
     };
     if constexpr (kFast) {
         switch (dim) {

@@ -30,7 +30,7 @@ int64_t plain_gather_scratch(const negcos::Gather<E>& t) {
 }
 
 // A task's queries, of the plain softmax.
-template <bool kRescaled, class E>
+template <class E>
 class QueryWalk {
     using T = Working<E>;
 
@@ -66,8 +66,8 @@ public:
 
 private:
     void find_dots_of(int64_t i, const CandidateList& list) {
-        load_query<kRescaled>(queries_, i, t_.dim, query_);
-        find_dots<kRescaled>(documents_, t_.dim, list.document, list.count, static_cast<const T*>(query_), dots_);
+        load_query(queries_, i, t_.dim, query_);
+        find_dots(documents_, t_.dim, list.document, list.count, static_cast<const T*>(query_), dots_);
         each_arc(t_, i, list, 1, [](int64_t, const auto* arc) { __builtin_prefetch(arc, 1); });
     }
 
@@ -102,8 +102,7 @@ private:
     template <int64_t kStep>
     void write_gradient(int64_t i, const CandidateList& list, const T* coefficients) {
         if (!t_.outputs.grad_queries.data) return;
-        accumulate<kRescaled>(total_, false, documents_, t_.dim, ListedEdges<T, kStep>{list.document, coefficients},
-                              list.count);
+        accumulate(total_, false, documents_, t_.dim, ListedEdges<T>{list.document, coefficients, kStep}, list.count);
         finish_row(t_.prefixes, 1, &Prefix<E>::queries, i, t_.dim, static_cast<const T*>(total_), nullptr,
                    softmax_.factor, t_.outputs.grad_queries.data + i * t_.outputs.grad_queries.stride);
     }

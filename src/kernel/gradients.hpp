@@ -14,29 +14,29 @@ using negcos::pad_lanes;
 using negcos::Prefix;
 using negcos::Range;
 
-// The edges that a gradient is summed over: from rows of a list, with their coefficients kStep apart, or arcs.
-template <class T, int64_t kStep>
+// The edges that a gradient is summed over: from rows of a list, with their coefficients `step` apart, or records of
+// `step` arcs.
+template <class T>
 struct ListedEdges {
     const int32_t* index;
     const T* coefficients;
+    int64_t step;
     int64_t row(int64_t k) const { return index[k]; }
-    T coefficient(int64_t k) const { return coefficients[k * kStep]; }
+    T coefficient(int64_t k) const { return coefficients[k * step]; }
 };
-// Records of arcs, or with kSingle single ones.
-template <class T, bool kSingle>
+template <class T>
 struct ArcEdges {
     const negcos::Arc<T>* arcs;
-    int64_t record;
-    const negcos::Arc<T>& arc(int64_t k) const { return arcs[kSingle ? k : k * record]; }
-    int64_t row(int64_t k) const { return arc(k).source; }
-    T coefficient(int64_t k) const { return arc(k).coefficient; }
+    int64_t step;
+    int64_t row(int64_t k) const { return arcs[k * step].source; }
+    T coefficient(int64_t k) const { return arcs[k * step].coefficient; }
 };
 
 // total[0 .. columns) (+)= sum_k coefficient(k) * row(k), in the order of k. kColumns vectors of lanes stay in
 // registers while the rows go by; with kPart, one of which `rest` elements alone. Rows kAhead edges on are prefetched.
 template <int kColumns, bool kPart, bool kRescaled, int64_t kAhead, class T, class E, class Edges>
-void accumulate_columns(T* total, bool add, const negcos::Rows<E>& rows, int64_t column, const Edges edges,
-                        int64_t count, int rest) {
+[[gnu::always_inline]] inline void accumulate_columns(T* total, bool add, const negcos::Rows<E>& rows, int64_t column,
+                                                      const Edges edges, int64_t count, int rest) {
     Lanes<T> acc[kColumns];
 #pragma GCC unroll 16
     for (int v = 0; v < kColumns; ++v) acc[v] = add ? load(total + v * kLanes<T>) : broadcast(T(0));
@@ -62,8 +62,10 @@ void accumulate_columns(T* total, bool add, const negcos::Rows<E>& rows, int64_t
     for (int v = 0; v < kColumns; ++v) store(total + v * kLanes<T>, acc[v]);
 }
 
-template <bool kRescaled, int64_t kAhead = 0, class T, class E, class Edges>
-void accumulate(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim, const Edges& edges, int64_t count) {
+// Out of line, as compilers would take minutes for the copies; a call is nothing beside its rows.
+template <bool kRescaled, int64_t kAhead, class T, class E, class Edges>
+[[gnu::noinline]] void accumulate_rows(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim, const Edges edges,
+                                       int64_t count) {
     constexpr int kMost = kParts<T> == 1 ? 8 : 4;
     int64_t c = 0;
     for (; c + kMost * kLanes<T> <= dim; c += kMost * kLanes<T>)
@@ -75,6 +77,14 @@ void accumulate(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim, co
     if (c < dim)
         accumulate_columns<1, true, kRescaled, kAhead>(total + c, add, rows, c, edges, count,
                                                        static_cast<int>(dim - c));
+}
+
+template <int64_t kAhead = 0, class T, class E, class Edges>
+void accumulate(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim, const Edges& edges, int64_t count) {
+    if (rows.rescaled)
+        accumulate_rows<true, 0>(total, add, rows, dim, edges, count);
+    else
+        accumulate_rows<false, kAhead>(total, add, rows, dim, edges, count);
 }
 
 // gradient = (total + along * x) * inverse * factor * rescale, with x = row * row_scale.
@@ -175,7 +185,7 @@ void hard_gradient(const negcos::HardNegatives<E>& t, Range range, Working<E>* t
         }
         for (int64_t p = 0, at = 0; p < t.prefix_count; at += pad_lanes<T>(t.prefixes[p++].dim)) {
             const Prefix<E>& prefix = t.prefixes[p];
-            load_query<true>(prefix.queries, i, prefix.dim, total + at);
+            load_query(prefix.queries, i, prefix.dim, total + at);
             const Lanes<T> w = broadcast(edge[p] * prefix.queries.inverse[i]);
             for (int64_t c = 0; c < prefix.dim; c += kLanes<T>)
                 store(total + at + c, load(static_cast<const T*>(total) + at + c) * w);

@@ -25,7 +25,7 @@ grep -qsw avx512bw /proc/cpuinfo || avx512=false
 if [ -f "$folder/build.ninja" ]; then again=--reconfigure; else again=; fi
 # shellcheck disable=SC2086
 CC=clang CXX=clang++ meson setup $again "$folder" "$root" -Dfuzz=true -Davx512=$avx512 -Dtests=false -Dcommand=false -Dexamples=false \
-    -Dtbb=disabled -Dopenmp=disabled -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false \
+    -Dtbb=disabled -Dopenmp=disabled -Doptimization=1 -Ddebug=true -Db_ndebug=false -Db_sanitize=address,undefined -Db_lundef=false \
     -Dcpp_args='-fsanitize=fuzzer-no-link -fno-sanitize-coverage=trace-cmp -fno-sanitize-recover=all' > "$folder.log" 2>&1 || { cat "$folder.log"; exit 1; }
 ninja -C "$folder" --quiet || exit 1
 

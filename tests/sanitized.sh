@@ -8,7 +8,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 what=$2
 # A folder for each compiler; a comma in its name would part options of the linker.
 mkdir -p "$1" && folder=$(cd "$1" && pwd)/$(echo "$what" | tr , -)${CXX:+-$(basename "$CXX")} || exit 2
-common='-Dcommand=false -Dexamples=false -Db_lundef=false -Dbuildtype=debugoptimized'
+common='-Dcommand=false -Dexamples=false -Db_lundef=false -Doptimization=1 -Ddebug=true -Db_ndebug=false'
 # Kernels that this machine cannot run would only take their time to build.
 isas='avx512 avx2 scalar'
 if ! grep -qsw avx512bw /proc/cpuinfo; then
@@ -59,7 +59,13 @@ export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_err
 export NEGCOS_TEST_STEP=15
 case $what in
     address,undefined)
-        set_up -Db_sanitize=address,undefined -Dcommand=true
+        # Checks of addresses are calls: in line they take compilers several times as long.
+        threshold=asan-instrumentation-with-call-threshold=0
+        case ${CXX:-} in
+            *clang*) calls="-mllvm -$threshold" ;;
+            *) calls="--param $threshold" ;;
+        esac
+        set_up -Db_sanitize=address,undefined -Dcommand=true -Dcpp_args="$calls"
         run address oracle finite_differences published sampling errors edges half frequency frequency_file variants variant_edges \
             variant_errors kernels simd dispatch pairs footprint properties calls cli outputs npy npy_bytes
         # What the dynamic loader keeps of oneTBB's allocator is no leak; whole stacks tell it.
@@ -85,7 +91,7 @@ case $what in
         ;;
     valgrind)
         command -v valgrind > /dev/null || { echo "SKIP: valgrind: not installed"; exit 77; }
-        set_up -Doptimization=1
+        set_up
         wrapper='valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
         run valgrind errors edges variant_errors frequency frequency_file sampling calls
         ;;

@@ -49,6 +49,13 @@ awk -F '\t' '{ printf "%d\t%s\t%s\tmore\r\n\r\n", NR, $2, $1 }' pairs.tsv > colu
 check "trains on the columns that are named" run_on columns.tsv --columns 3,2 --out three
 check "model.bin is the same for the same pairs" cmp -s two/model.bin three/model.bin
 
+for sampling in groups all; do
+    check "trains with the sampling $sampling" run --out two --threads 2 --sampling $sampling abc
+    check "anew, as the model is of another" contains out "Training:"
+    after=$(recall after)
+    check "Recall@10 rises to $after" awk "BEGIN { exit !($after > 0.5) }"
+done
+
 wrong() {  # wrong NAMED ARGUMENTS...
     named=$1
     shift
@@ -81,6 +88,7 @@ wrong empty --pairs empty
 wrong empty --catalogue empty
 wrong no-description --catalogue no-description
 wrong --epochs --pairs pairs.tsv --epochs 0
+wrong --sampling --pairs pairs.tsv --sampling given
 wrong --nix --nix
 wrong pairs.tsv/folder --pairs pairs.tsv --out pairs.tsv/folder
 

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <thread>
 
 #include "corpus.hpp"
@@ -17,10 +18,13 @@ namespace {
 
 using namespace package_search;
 
+const std::map<std::string, int32_t> samplings = {
+    {"shuffle", NEGCOS_SAMPLING_SHUFFLE}, {"groups", NEGCOS_SAMPLING_GROUPS}, {"all", NEGCOS_SAMPLING_ALL}};
+
 struct Arguments {
     std::vector<std::string> queries;
     std::vector<std::size_t> columns;
-    std::string pairs, catalogue, folder = "package_search";
+    std::string pairs, catalogue, folder = "package_search", sampling = "shuffle";
     TrainingOptions training;
 };
 
@@ -43,7 +47,11 @@ Arguments parse(int argc, char** argv) {
         ->take_last();  // ./dev demo names one
     app.add_option("--epochs", a.training.epochs)->check(CLI::Range(1, 1000));
     app.add_option("--batch", a.training.batch, "pairs per step")->check(CLI::Range(2, 1 << 20));
-    app.add_option("--rounds", a.training.rounds, "negatives per query")->check(CLI::Range(1, 10000));
+    app.add_option("--sampling", a.sampling,
+                   "negatives from: random permutations of the batch, random groups of it, all of it")
+        ->type_name("NAME")
+        ->check(CLI::IsMember(samplings));
+    app.add_option("--rounds", a.training.rounds, "negatives per query; all: no matter")->check(CLI::Range(1, 10000));
     app.add_option("--scale", a.training.scale, "factor of the cosines")->check(CLI::PositiveNumber);
     app.add_option("--learning-rate", a.training.learning_rate, "of Adagrad")->check(CLI::PositiveNumber);
     app.add_option("--seed", a.training.seed, "of the held-out entries, the initial values and all draws");
@@ -55,6 +63,7 @@ Arguments parse(int argc, char** argv) {
         if (error.get_exit_code() == 0) std::exit(app.exit(error));
         throw InputError(error.what());
     }
+    a.training.sampling = samplings.at(a.sampling);
     if (!a.columns.empty() && a.columns[0] == a.columns[1])
         throw InputError("--columns takes column " + std::to_string(a.columns[0]) + " for both, expected two");
     return a;
@@ -63,7 +72,8 @@ Arguments parse(int argc, char** argv) {
 // What else than the texts the model depends on.
 uint64_t fingerprint_of(const Dataset& data, const TrainingOptions& o) {
     uint64_t hash = data.fingerprint;
-    for (const double value : {double(o.epochs), double(o.batch), double(o.rounds), o.scale, double(o.learning_rate)})
+    for (const double value :
+         {double(o.epochs), double(o.batch), double(o.sampling), double(o.rounds), o.scale, double(o.learning_rate)})
         hash = (hash ^ std::hash<double>()(value)) * 1099511628211u;
     return hash;
 }
@@ -74,8 +84,9 @@ void print_row(const char* label, const Ranking& r) {
 
 void train(Model& model, const Corpus& corpus, const Dataset& data, const Arguments& a) {
     const Ranking before = model.rank_held_out(data, corpus, a.training.threads);
-    std::printf("\nTraining: %d epochs of batches of %d, %d negatives per query, %d threads\n", a.training.epochs,
-                a.training.batch, a.training.rounds, a.training.threads);
+    const bool all = a.training.sampling == NEGCOS_SAMPLING_ALL;
+    std::printf("\nTraining: %d epochs of batches of %d, %s negatives per query, %d threads\n", a.training.epochs,
+                a.training.batch, all ? "all" : std::to_string(a.training.rounds).c_str(), a.training.threads);
     Progress progress;
     model.train(data, a.training,
                 [&](int64_t step, int64_t steps, double loss) { progress.update(step, steps, loss); });

@@ -9,7 +9,6 @@
 #include <unordered_set>
 
 #include "files.hpp"
-#include "negcos/negcos.hpp"
 #include "parallel.hpp"
 #include "random.hpp"
 
@@ -64,6 +63,7 @@ void Model::train(const Dataset& data, const TrainingOptions& options,
     context_options.threads = options.threads;
     negcos::Context context(context_options);
     negcos::Options loss;
+    loss.sampling = options.sampling;
     loss.rounds = options.rounds;
     loss.scale = options.scale;
     loss.seed = options.seed;

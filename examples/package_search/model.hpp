@@ -9,12 +9,14 @@
 #include <vector>
 
 #include "corpus.hpp"
+#include "negcos/negcos.hpp"
 #include "tower.hpp"
 
 namespace package_search {
 
 struct TrainingOptions {
     int epochs = 5, batch = 1024, rounds = 20;
+    int32_t sampling = NEGCOS_SAMPLING_SHUFFLE;
     double scale = 20;
     float learning_rate = 0.01f;
     uint64_t seed = 1;

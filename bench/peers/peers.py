@@ -6,7 +6,9 @@
 
 Uses whichever of the three is installed. --install gets them from PyPI into build-peers/ and runs there. Before timing,
 the losses and gradients are compared on the same negatives. The TensorFlow row is the layer as published (normalised
-over the batch, NEG + 1 copies of it), written again from its description.
+over the batch, NEG + 1 copies of it), written again from its description. Beside GROUPS stands what PyTorch does for
+the same groups, and SHUFFLE with as many rounds; beside the losses of all documents their three products alone, by
+NumPy's BLAS (OpenBLAS, where NumPy is from PyPI).
 """
 import argparse
 import itertools
@@ -61,15 +63,34 @@ def aligned(shape):
     return block[start:start + size].reshape(shape)
 
 
-# Each maker returns {label: (with_indices(q, d, indices) -> (loss, dq, dd), timed() -> None)}.
-def torch_rows(q, d, rounds, threads):
+def products(q, d):
+    """A function that multiplies as often as a loss over all documents and its gradients, and does nothing else."""
+    similarities, dq, dd = np.empty((len(q), len(d)), np.float32), aligned(q.shape), aligned(d.shape)
+
+    def call():
+        np.matmul(q, d.T, out=similarities)
+        np.matmul(similarities, d, out=dq)
+        np.matmul(similarities.T, q, out=dd)
+    return call
+
+
+def deal_of(negatives):
+    """The queries group by group, from the negatives that GROUPS gave them; the batch must divide."""
+    groups = np.sort(np.column_stack([np.arange(len(negatives)), negatives]), axis=1)
+    return np.unique(groups, axis=0).ravel()
+
+
+# Each maker returns {label: (with_indices(indices) -> (loss, dq, dd), timed() -> None)}. indices: of "shuffle" the
+# negatives, of "groups" the deal, of "all" None.
+def torch_rows(q, d, sampling, rounds, threads):
     import torch
     import torch.nn.functional as F
     torch.set_num_threads(threads)
     tq, td = (torch.from_numpy(np.array(a)).requires_grad_() for a in (q, d))
     batch = len(q)
-    target = torch.arange(batch) if rounds is None else torch.zeros(batch, dtype=torch.int64)
     own = torch.arange(batch)[:, None]
+    target = {"all": own[:, 0], "shuffle": torch.zeros(batch, dtype=torch.int64),
+              "groups": torch.arange(batch) % (rounds + 1)}[sampling]
 
     def gather_bmm(q, d, negatives):
         candidates = F.normalize(d)[torch.cat([own, negatives], 1)]
@@ -82,6 +103,15 @@ def torch_rows(q, d, rounds, threads):
     def matmul(q, d, negatives):
         return F.cross_entropy(SCALE * (F.normalize(q) @ F.normalize(d).T), target)
 
+    def groups_bmm(q, d, deal):
+        q, d = (F.normalize(x.index_select(0, deal)).view(-1, rounds + 1, x.shape[1]) for x in (q, d))
+        return F.cross_entropy(SCALE * torch.bmm(q, d.transpose(1, 2)).flatten(0, 1), target)
+
+    def draw():
+        if sampling == "shuffle":
+            return torch.stack([torch.randperm(batch) for _ in range(rounds)], 1)
+        return torch.randperm(batch) if sampling == "groups" else None
+
     def row(function):
         def with_indices(indices):
             tq.grad = td.grad = None
@@ -91,20 +121,19 @@ def torch_rows(q, d, rounds, threads):
 
         def timed():
             tq.grad = td.grad = None
-            negatives = None if rounds is None else torch.stack([torch.randperm(batch) for _ in range(rounds)], 1)
-            function(tq, td, negatives).backward()
+            function(tq, td, draw()).backward()
         return with_indices, timed
 
-    functions = [matmul] if rounds is None else [gather_bmm, matmul_gather]
+    functions = {"all": [matmul], "shuffle": [gather_bmm, matmul_gather], "groups": [groups_bmm]}
     rows = {}
-    for function in functions:
+    for function in functions[sampling]:
         name = function.__name__.replace("_", " + ")
         rows[f"PyTorch, {name}"] = row(function)
         rows[f"PyTorch compiled, {name}"] = row(torch.compile(function))
     return rows, f"PyTorch {torch.__version__}"
 
 
-def jax_rows(q, d, rounds, threads):
+def jax_rows(q, d, sampling, rounds, threads):
     import jax
     import jax.numpy as jnp
     batch = len(q)
@@ -133,7 +162,7 @@ def jax_rows(q, d, rounds, threads):
         @jax.jit
         def drawn(q, d, key):
             draw = lambda k: jax.random.permutation(k, batch)
-            negatives = None if rounds is None else jax.vmap(draw)(jax.random.split(key, rounds)).T
+            negatives = None if sampling == "all" else jax.vmap(draw)(jax.random.split(key, rounds)).T
             return jax.value_and_grad(function, (0, 1))(q, d, negatives)
 
         step = [0]
@@ -147,18 +176,18 @@ def jax_rows(q, d, rounds, threads):
             return float(loss), np.asarray(dq), np.asarray(dd)
         return with_indices, timed
 
-    functions = [matmul] if rounds is None else [gather, matmul_gather]
+    functions = {"all": [matmul], "shuffle": [gather, matmul_gather], "groups": []}[sampling]
     return {f"JAX jit, {f.__name__.replace('_', ' + ')}": row(f) for f in functions}, f"JAX {jax.__version__}"
 
 
-def tensorflow_rows(q, d, rounds, threads):
+def tensorflow_rows(q, d, sampling, rounds, threads):
     import tensorflow as tf
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:
         pass  # set before, in this process
-    if rounds is None:
+    if sampling != "shuffle":
         return {}, f"TensorFlow {tf.__version__}"
     tq, td = tf.constant(q), tf.constant(d)
     batch = len(q)
@@ -218,10 +247,12 @@ def main():
 
     context = negcos.Context(threads=options.threads)
     random = np.random.default_rng(1)
-    shapes = [(4096, 128, 50), (4096, 128, None), (2048, 768, None), (1024, 64, None)]
+    shapes = [(4096, 128, "shuffle", 50), (4096, 128, "all", 0), (2048, 768, "all", 0), (1024, 64, "all", 0),
+              (4096, 64, "groups", 63), (4096, 128, "groups", 63), (4096, 256, "groups", 63)]
     timings, good = [], True
-    for batch, dim, rounds in shapes:
-        name = f"B {batch}, d {dim}, " + (f"{rounds} rounds" if rounds else "all documents")
+    for batch, dim, sampling, rounds in shapes:
+        candidates = {"shuffle": f"{rounds} rounds", "all": "all documents", "groups": f"groups of {rounds + 1}"}
+        name = f"B {batch}, d {dim}, {candidates[sampling]}"
         if options.only not in name:
             continue
         q, d = aligned((batch, dim)), aligned((batch, dim))
@@ -230,7 +261,7 @@ def main():
         rows, versions = {}, [f"negcos {negcos.__version__} ({context.isa})"]
         for maker in (torch_rows, jax_rows, tensorflow_rows):
             try:
-                more, version = maker(q, d, rounds, options.threads)
+                more, version = maker(q, d, sampling, rounds, options.threads)
             except ImportError as error:
                 print(f"SKIP: {maker.__name__.split('_')[0]}: {error}")
                 continue
@@ -238,10 +269,13 @@ def main():
             versions.append(version)
 
         print(f"\n{name}, f32, {options.threads} threads, loss and both gradients; {', '.join(versions)}")
-        indices, given, drawn = None, {"sampling": "all"}, {"sampling": "all"}
-        if rounds:
+        indices, drawn = None, {"sampling": sampling, "rounds": rounds}
+        given = drawn
+        if sampling == "shuffle":
             indices = np.stack([random.permutation(batch) for _ in range(rounds)], 1).astype(np.int32)
-            given, drawn = {"sampling": "given", "rounds": rounds, "negatives": indices}, {"rounds": rounds}
+            given = {"sampling": "given", "rounds": rounds, "negatives": indices}
+        elif sampling == "groups":
+            indices = deal_of(negcos.sample(batch, **drawn))
         own = negcos_row(negcos, context, q, d, **given)()
         published = negcos_row(negcos, context, q, d, objective="batch-softmax")()
         for label, (with_indices, _) in rows.items():
@@ -249,6 +283,10 @@ def main():
 
         calls = {"negcos": negcos_row(negcos, context, q, d, **drawn)}
         calls.update({label: timed for label, (_, timed) in rows.items()})
+        if sampling == "all":
+            calls["NumPy's BLAS, the three products alone"] = products(q, d)
+        elif sampling == "groups":
+            calls["negcos, SHUFFLE"] = negcos_row(negcos, context, q, d, rounds=rounds)
         seconds = {label: [] for label in calls}
         for call in calls.values():
             call()
@@ -262,7 +300,8 @@ def main():
         medians = {label: statistics.median(s) for label, s in seconds.items()}
         for label, median in medians.items():
             print(f"  {median * 1e3:10.3f} ms  {median / medians['negcos']:8.1f} x  {label}")
-        timings.append({"batch": batch, "dim": dim, "rounds": rounds, "threads": options.threads,
+        timings.append({"batch": batch, "dim": dim, "sampling": sampling, "rounds": rounds,
+                        "threads": options.threads,
                         "versions": versions, "seconds": seconds})
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(timings, indent=1), encoding="utf-8")

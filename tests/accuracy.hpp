@@ -32,7 +32,8 @@ struct Case {
     Inputs inputs;
     double scale;
     int64_t batch, dim;
-    int32_t rounds;  // -1 = ALL
+    int32_t rounds;       // -1 = ALL
+    bool groups = false;  // of rounds + 1, else DERANGEMENT
 };
 
 // Documents lean towards their queries, but for nearly parallel rows: those differ by a thousandth of their length, or
@@ -65,7 +66,9 @@ Problem<E> problem_of(const Case& c) {
         p.documents[k] = static_cast<E>(draw(k) + lean * static_cast<double>(p.queries[k]));
     p.options.scale = c.scale;
     p.options.seed = 5;
-    p.options.sampling = c.rounds < 0 ? NEGCOS_SAMPLING_ALL : NEGCOS_SAMPLING_DERANGEMENT;
+    p.options.sampling = c.rounds < 0 ? NEGCOS_SAMPLING_ALL
+                         : c.groups   ? NEGCOS_SAMPLING_GROUPS
+                                      : NEGCOS_SAMPLING_DERANGEMENT;
     p.options.rounds = std::max(c.rounds, 0);
     return p;
 }
@@ -81,6 +84,7 @@ Problem<E> problem_of(const Case& c) {
  *   similarity       the dot product has L = m (gather) or min(dim, 256) + dim / 256 (tiles, one chain of FMAs an
  *                    element, cut at 256) roundings; its error is L u times sum |q_c d_c| <= |q||d|. Two inverses 2 i u
  *                    and their products 2 u; tiles round the two unit rows instead, the same: kappa = L + 2 i + 2.
+ *                    GROUPS multiplies unit rows as tiles do, and counts as them throughout.
  *   logit - shift    the cast of F, the difference (at most 2) and the product: 6 |F| u, and once more where tiles go
  *                    over from a chunk's shift to the row's. Logits are off by at most |F| (kappa + 12) u.
  *   sums of exp      s = 512 over the lanes and 4 for the tree; what follows is in double: nothing in f32, and in f64
@@ -183,7 +187,7 @@ void gradient_errors(const Bound<E>& bound, const std::vector<E>& rows, const st
 
 template <class E>
 Errors errors_of(const Problem<E>& p, const harness::Outputs<E>& got, const oracle::Result<Quad>& exact) {
-    const bool tiles = p.options.sampling == NEGCOS_SAMPLING_ALL ||
+    const bool tiles = p.options.sampling == NEGCOS_SAMPLING_ALL || p.options.sampling == NEGCOS_SAMPLING_GROUPS ||
                        negcos::tiles_are_cheaper<Working<E>>(p.options.rounds, p.count, p.dim);
     const Bound<E> bound(p, tiles);
     const size_t batch = static_cast<size_t>(p.batch), dim = static_cast<size_t>(p.dim);

@@ -15,9 +15,13 @@ namespace {
 using namespace harness;
 using namespace accuracy;
 
+std::string label_of(const Case& c) {
+    return std::string(name_of(c.inputs)) + (c.groups ? ", GROUPS" : "");
+}
+
 std::string text_of(const Case& c) {
     char text[96];
-    std::snprintf(text, sizeof text, "%s, scale %g, B %lld, d %lld, %s", name_of(c.inputs), c.scale,
+    std::snprintf(text, sizeof text, "%s, scale %g, B %lld, d %lld, %s", label_of(c).c_str(), c.scale,
                   static_cast<long long>(c.batch), static_cast<long long>(c.dim),
                   c.rounds < 0 ? "all" : (std::to_string(c.rounds) + " rounds").c_str());
     return text;
@@ -50,7 +54,7 @@ void write_case(const char* dtype, const Case& c, const Problem<E>& p, const Out
     const char* path = std::getenv("NEGCOS_ACCURACY_OUT");
     if (!path) return;
     std::ofstream out(path, std::ios::binary | std::ios::app);
-    out << "{\"dtype\": \"" << dtype << "\", \"inputs\": \"" << name_of(c.inputs) << "\", \"scale\": " << c.scale
+    out << "{\"dtype\": \"" << dtype << "\", \"inputs\": \"" << label_of(c) << "\", \"scale\": " << c.scale
         << ", \"batch\": " << c.batch << ", \"dim\": " << c.dim << ", \"rounds\": " << c.rounds << "}\n";
     write_array(out, p.queries);
     write_array(out, p.documents);
@@ -94,25 +98,31 @@ void check_cases(const char* dtype, const std::vector<Case>& cases, const std::v
 }
 
 std::vector<Case> cases_of(std::initializer_list<double> scales,
-                           std::initializer_list<std::tuple<int, int, int>> shapes) {
+                           std::initializer_list<std::tuple<int, int, int>> shapes, bool groups = false) {
     std::vector<Case> cases;
     for (const Inputs inputs : kInputs)
         for (const double scale : scales)
-            for (const auto& [batch, dim, rounds] : shapes) cases.push_back({inputs, scale, batch, dim, rounds});
+            for (const auto& [batch, dim, rounds] : shapes)
+                cases.push_back({inputs, scale, batch, dim, rounds, groups});
     return cases;
 }
 
 template <class E>
 void small_cases(const char* dtype) {
-    check_cases<E>(dtype, cases_of({1, 20, 100, 1000}, {{48, 64, 8}, {6, 4096, 2}, {4, 4096, 3}, {40, 33, -1}}),
-                   isas(("accuracy: " + std::string(dtype)).c_str()), false);
+    const std::vector<std::string> on = isas(("accuracy: " + std::string(dtype)).c_str());
+    check_cases<E>(dtype, cases_of({1, 20, 100, 1000}, {{48, 64, 8}, {6, 4096, 2}, {4, 4096, 3}, {40, 33, -1}}), on,
+                   false);
+    // Groups that divide the batch, and ones of which the last reaches back.
+    check_cases<E>(dtype, cases_of({20, 1000}, {{48, 64, 15}, {40, 33, 12}, {7, 4096, 2}}, true), on, false);
 }
 
 // The best instruction set alone: that the others give the same bits is test_digests.cpp's.
 template <class E>
 void large_cases(const char* dtype) {
-    check_cases<E>(dtype, cases_of({20, 1000}, {{65536, 16, 4}, {96, 4096, 8}, {512, 128, 16}, {256, 64, -1}}),
-                   {isas("accuracy: large").front()}, true);
+    const std::string best = isas("accuracy: large").front();
+    check_cases<E>(dtype, cases_of({20, 1000}, {{65536, 16, 4}, {96, 4096, 8}, {512, 128, 16}, {256, 64, -1}}), {best},
+                   true);
+    check_cases<E>(dtype, cases_of({20, 1000}, {{600, 300, 299}}, true), {best}, true);
 }
 
 // Queries against all of 65,536 documents, of which these queries are judged: whatever the others are, their losses and

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import struct
 from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 
 from ._errors import Error, error
-from ._library import Matrix
 
 # Element types that the library computes in: NEGCOS_DTYPE_ and bytes.
 FLOATS = {"float32": (0, 4), "float64": (1, 8), "float16": (2, 2), "bfloat16": (3, 2)}
@@ -135,7 +135,7 @@ def _layout(dtype: np.dtype[Any], strides: tuple[int, ...]) -> tuple[Optional[st
 
 
 # By the very type, for what needs no more questions. negcos.torch adds its own.
-READERS: dict[type, Callable[[str, Any], View]] = {np.ndarray: _view_numpy}
+READERS: dict[type, Callable[[str, Any], View]] = {np.ndarray: _view_numpy, View: lambda name, given: given}
 
 
 def view_dlpack(name: str, array: Any) -> View:
@@ -175,15 +175,26 @@ def view_dlpack(name: str, array: Any) -> View:
     return View((tensor.data or 0) + tensor.byte_offset, shape, strides, dtype, writable, (array, capsule))
 
 
-def matrix(name: str, given: View) -> Matrix:
-    """A two-dimensional view, or a one-dimensional one as a column, in the library's terms."""
-    if given.dtype not in FLOATS:
-        raise error("dtype", f"{name} is of {given.dtype}, expected one of {', '.join(FLOATS)}")
-    if len(given.shape) == 1:
-        (rows,), (row_stride,) = given.shape, given.strides
+_pack = struct.Struct("Pqqqii").pack_into
+put_address = struct.Struct("P").pack_into  # (made, offset, address): into the matrix there, which is else complete
+
+
+def put_matrix(made: Any, offset: int, name: str, given: View) -> None:
+    """A two-dimensional view, or a one-dimensional one as a column, into the struct's negcos_matrix at that offset."""
+    # Sooner done than a ctypes struct is made and assigned.
+    _pack(made, offset, given.address, *_matrix(name, given.shape, given.strides, given.dtype))
+
+
+@functools.lru_cache(maxsize=256)
+def _matrix(name: str, shape: tuple[int, ...], strides: tuple[int, ...], dtype: str) -> tuple[int, int, int, int, int]:
+    """All of a negcos_matrix but the address."""
+    if dtype not in FLOATS:
+        raise error("dtype", f"{name} is of {dtype}, expected one of {', '.join(FLOATS)}")
+    if len(shape) == 1:
+        (rows,), (row_stride,) = shape, strides
         cols, col_stride = 1, 1
     else:
-        (rows, cols), (row_stride, col_stride) = given.shape, given.strides
+        (rows, cols), (row_stride, col_stride) = shape, strides
     if rows <= 1 or cols == 0:  # strides that address nothing
         row_stride = cols
     if rows == 0:
@@ -192,7 +203,7 @@ def matrix(name: str, given: View) -> Matrix:
         raise error("shape", f"{name} has {col_stride} elements from column to column, expected contiguous rows")
     if row_stride < cols:
         raise error("shape", f"{name} has {row_stride} elements from row to row, expected at least its {cols} columns")
-    return Matrix(given.address, rows, cols, row_stride, FLOATS[given.dtype][0], 0)
+    return rows, cols, row_stride, FLOATS[dtype][0], 0
 
 
 def describe(shape: tuple[int, ...]) -> str:

@@ -47,13 +47,14 @@ def integer(name: str, value: Any, bits: int, signed: bool = True) -> int:
 
 
 def number(name: str, value: Any) -> float:
+    """value as a float, and -0.0 as 0.0: numbers that are equal are the same."""
     if type(value) is float:
-        return value
+        return value + 0.0
     refuse_masks(name, value)
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
-        return float(value)
+        return float(value) + 0.0
     except (TypeError, ValueError, OverflowError):
         raise error("dtype", f"{name} is {value!r}, expected a number") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import View, bfloat16, contiguous_output, describe, matrix, output, vector, view
+from ._arrays import View, bfloat16, contiguous_output, describe, output, put_matrix, vector, view
 from ._context import Context, context_or_default, integer, items
 from ._errors import error
-from ._library import ENUMERATORS, initialised, library
+from ._library import ENUMERATORS, STRUCTS, initialised, library
 from ._options import Options, make_options, shows_options
 
 if TYPE_CHECKING:
@@ -43,10 +44,29 @@ class Result:
 
 
 _NUMBERS = ("loss", "grad_scale", "grad_bias", "accuracy", "mean_reciprocal_rank", "excluded", "zero_rows")
-OUTPUTS = ("losses", "hit_probability", "logits", "grad_queries", "grad_documents", "grad_hard_negatives", "negatives")
-# Arguments of evaluate() that hold embeddings, and numbers for each query or document.
-MATRICES = ("queries", "documents", "hard_negatives")
-VECTORS = ("positives", "negatives", "document_ids", "query_ids", "log_probability", "weights")
+_AT_NUMBERS = STRUCTS["negcos_result"].loss.offset
+_unpack_numbers = struct.Struct("5d2q").unpack_from  # sooner done than seven fields are read
+# With how messages call them, and where they are in negcos_result.
+OUTPUTS = {
+    name: (f"out[{name!r}]", getattr(STRUCTS["negcos_result"], name).offset)
+    for name in (
+        "losses", "hit_probability", "logits", "grad_queries", "grad_documents", "grad_hard_negatives", "negatives"
+    )
+}
+# Arguments of evaluate() that hold embeddings, and where they are in negcos_batch.
+MATRICES = {
+    name: getattr(STRUCTS["negcos_batch"], name).offset for name in ("queries", "documents", "hard_negatives")
+}
+# And numbers: of which dtype, and for what.
+_OF_QUERIES, _OF_DOCUMENTS = "one for each query", "one for each document"
+VECTORS = {
+    "positives": ("int64", _OF_QUERIES),
+    "negatives": ("int32", "rounds for each query"),
+    "document_ids": ("int64", _OF_DOCUMENTS),
+    "query_ids": ("int64", _OF_QUERIES),
+    "log_probability": ("float64", _OF_DOCUMENTS),
+    "weights": ("float64", _OF_QUERIES),
+}
 
 
 @shows_options(Options)
@@ -87,27 +107,16 @@ def evaluate(
     Raises negcos.Error, with the argument in a sentence; no output was written then.
     """
     made = make_options(options)
-    alive: list[View] = []  # what the structs point into
     batch: Any = initialised("negcos_batch")
     result: Any = initialised("negcos_result")
-
-    def input_matrix(name: str, array: Any) -> View:
-        given = view(name, array)
-        if len(given.shape) != 2:
-            raise error("shape", f"{name} is {describe(given.shape)}, expected [rows, columns]")
-        struct = matrix(name, given)
-        if name != "queries" and given.dtype != query_view.dtype:
-            raise error("dtype", f"{name} is of {given.dtype}, expected the queries' {query_view.dtype}")
-        setattr(batch, name, struct)
-        alive.append(given)
-        return given
-
-    query_view = input_matrix("queries", queries)
-    document_view = input_matrix("documents", documents)
-    (n_queries, dim), (n_documents, _) = query_view.shape, document_view.shape
-    n_hard = 0
+    query_view = _input_matrix(batch, "queries", queries)
+    dtype = query_view.dtype
+    document_view = _input_matrix(batch, "documents", documents, dtype)
+    alive = [query_view, document_view]  # what the structs point into
+    (n_queries, dim), n_documents, n_hard = query_view.shape, document_view.shape[0], 0
     if hard_negatives is not None:
-        n_hard = input_matrix("hard_negatives", hard_negatives).shape[0]
+        alive.append(_input_matrix(batch, "hard_negatives", hard_negatives, dtype))
+        n_hard = alive[-1].shape[0]
     rounds = made.rounds
     # What the library would not read is refused first.
     if negatives is not None and made.sampling != ENUMERATORS["SAMPLING"]["given"]:
@@ -116,16 +125,11 @@ def evaluate(
         raise error("value", "document_ids is given, expected exclude='same-document-id' with it")
     if query_ids is not None and not made.exclude & ENUMERATORS["EXCLUDE"]["same-query-id"]:
         raise error("value", "query_ids is given, expected exclude='same-query-id' with it")
-    for name, values, dtype, shape, meaning in (
-        ("positives", positives, "int64", (n_queries,), "one for each query"),
-        ("negatives", negatives, "int32", (n_queries, rounds), "rounds for each query"),
-        ("document_ids", document_ids, "int64", (n_documents,), "one for each document"),
-        ("query_ids", query_ids, "int64", (n_queries,), "one for each query"),
-        ("log_probability", log_probability, "float64", (n_documents,), "one for each document"),
-        ("weights", weights, "float64", (n_queries,), "one for each query"),
-    ):
+    for name, values in zip(VECTORS, (positives, negatives, document_ids, query_ids, log_probability, weights)):
         if values is not None:
-            given = vector(name, values, dtype, shape, meaning)
+            kind, meaning = VECTORS[name]
+            shape = (n_documents if meaning == _OF_DOCUMENTS else n_queries,)
+            given = vector(name, values, kind, (n_queries, rounds) if name == "negatives" else shape, meaning)
             setattr(batch, name, given.address)
             alive.append(given)
 
@@ -136,25 +140,41 @@ def evaluate(
     for name, array in arrays.items():
         if name not in shapes:
             raise error("value", f"{name!r} is no output, expected some of {', '.join(OUTPUTS)}")
-        dtype = "int32" if name == "negatives" else query_view.dtype
+        kind = "int32" if name == "negatives" else dtype
         if array is None:
-            arrays[name] = array = np.empty(shapes[name], bfloat16() if dtype == "bfloat16" else dtype)
-        label = f"out[{name!r}]"
+            arrays[name] = array = np.empty(shapes[name], bfloat16() if kind == "bfloat16" else kind)
+        label, offset = OUTPUTS[name]
         if name == "negatives":
-            given = contiguous_output(label, array, dtype, shapes[name])
+            given = contiguous_output(label, array, kind, shapes[name])
             result.negatives = given.address
         else:
-            given = output(label, array, dtype, shapes[name])
-            setattr(result, name, matrix(label, given))
+            given = output(label, array, kind, shapes[name])
+            put_matrix(result, offset, label, given)
         alive.append(given)
 
+    return run(context, made, batch, result, arrays)
+
+
+def run(context: Optional[Context], options: Any, batch: Any, result: Any, arrays: Mapping[str, Any]) -> Result:
+    """The call itself; arrays: those that the result shows."""
     context_or_default(context)._call(
-        library.negcos_evaluate, ctypes.byref(made), ctypes.byref(batch), ctypes.byref(result)
+        library.negcos_evaluate, ctypes.byref(options), ctypes.byref(batch), ctypes.byref(result)
     )
     # A frozen dataclass's constructor sets its fields one by one, slowly; those that are missing are None by default.
     answer = Result.__new__(Result)
-    vars(answer).update([(name, getattr(result, name)) for name in _NUMBERS], **arrays)
+    vars(answer).update(zip(_NUMBERS, _unpack_numbers(result, _AT_NUMBERS)), **arrays)
     return answer
+
+
+def _input_matrix(batch: Any, name: str, array: Any, dtype: Optional[str] = None) -> View:
+    """dtype: the queries', of any other."""
+    given = view(name, array)
+    if len(given.shape) != 2:
+        raise error("shape", f"{name} is {describe(given.shape)}, expected [rows, columns]")
+    put_matrix(batch, MATRICES[name], name, given)
+    if dtype is not None and given.dtype != dtype:
+        raise error("dtype", f"{name} is of {given.dtype}, expected the queries' {dtype}")
+    return given
 
 
 def sample(

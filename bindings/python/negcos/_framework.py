@@ -33,7 +33,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def refuse_masks_of(arguments: Mapping[str, Any]) -> None:
     """Before a framework makes tensors of them, and drops the masks."""
-    for name in MATRICES + VECTORS:
+    for name in (*MATRICES, *VECTORS):
         refuse_masks(name, arguments[name])
 
 

@@ -11,16 +11,17 @@ import functools
 import sys
 from collections.abc import Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar, Union, cast
 
 import torch
 import torch.fx._symbolic_trace
 from torch import Tensor, nn
 
-from ._arrays import READERS, View, view_dlpack
+from ._arrays import READERS, View, put_address, put_matrix, view_dlpack
 from ._context import Context, integer, items
 from ._errors import error
-from ._evaluate import MATRICES, VECTORS, Result, evaluate
+from ._evaluate import MATRICES, OUTPUTS, VECTORS, Result, evaluate, run
+from ._library import initialised
 from ._options import OPTIONS, FixedOptions, make_options, refuse_unknown, shows_options
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _DIFFERENTIABLE = ("queries", "documents", "hard_negatives", "scale", "bias")
 _HALF = (torch.float16, torch.bfloat16)
+_CPU = torch.device("cpu")  # read from a string, it takes longer than some tensors
+# Attributes of the module, and what they are where a module was pickled before there was such an option.
+_ATTRIBUTES = [(name, option.default) for name, option in OPTIONS.items() if name != "step"]
 
 
 _APART = "trace, compile or transform the towers alone, and call the loss on what they return"
@@ -49,16 +53,9 @@ def _outside_graphs(function: F) -> F:
 
     @functools.wraps(function)
     def refused_where_recorded(*args: Any, **kwargs: Any) -> Any:
-        made = torch.empty(0, device="cpu")
-        for is_active, what in (
-            (torch._C._get_tracing_state() is not None, "torch.jit.trace"),
-            (_is_compiling(), "torch.export"),
-            (_is_fx_tracing(), "torch.fx, make_fx or the like"),
-            (torch._C._are_functorch_transforms_active(), "torch.func"),
-            (_is_opaque(made), f"a mode that makes a {type(made).__name__} of every tensor"),
-        ):
-            if is_active:
-                raise error("unsupported", f"the loss is called inside {what}, which cannot see into it: {_APART}")
+        recorder = _recorder()
+        if recorder is not None:
+            raise error("unsupported", f"the loss is called inside {recorder}, which cannot see into it: {_APART}")
         return function(*args, **kwargs)
 
     disable: Any = getattr(getattr(torch, "compiler", None), "disable", None)
@@ -70,6 +67,19 @@ def _outside_graphs(function: F) -> F:
         return cast(F, disable(refused_where_recorded))
 
 
+def _recorder() -> Optional[str]:
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace"
+    if _is_compiling():
+        return "torch.export"
+    if _is_fx_tracing():
+        return "torch.fx, make_fx or the like"
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func"
+    made = torch.empty(0, device=_CPU)
+    return f"a mode that makes a {type(made).__name__} of every tensor" if _is_opaque(made) else None
+
+
 def _is_opaque(value: Tensor) -> bool:
     """A tensor whose class computes it in its own way, from no memory (FakeTensor), or from other tensors (DTensor)."""
     return type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__
@@ -78,24 +88,31 @@ def _is_opaque(value: Tensor) -> bool:
 _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
-def _view(name: str, tensor: Tensor) -> View:
-    """What DLPack would say, sooner, where it would say no more than this."""
+def _plain_view(tensor: Tensor) -> Optional[View]:
+    """What DLPack would say of the memory, sooner, where it would say no more than this."""
     dtype = _NAMES.get(tensor.dtype)
-    plain = tensor.is_cpu and tensor.layout is torch.strided and not tensor.requires_grad and not tensor.is_neg()
-    if plain and dtype is not None:
+    if dtype is not None and tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg():
         try:
             return View(tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), dtype, True, tensor)
         except RuntimeError:  # without memory of its own
             pass
-    return view_dlpack(name, tensor)
+    return None
+
+
+def _view(name: str, tensor: Tensor) -> View:
+    given = None if tensor.requires_grad else _plain_view(tensor)
+    return view_dlpack(name, tensor) if given is None else given
 
 
 READERS[Tensor] = _view
 
 
+_graph_task_id = getattr(torch._C, "_current_graph_task_id", None)
+
+
 def _is_in_backward() -> bool:
-    if hasattr(torch._C, "_current_graph_task_id"):
-        return bool(torch._C._current_graph_task_id() != -1)
+    if _graph_task_id is not None:
+        return bool(_graph_task_id() != -1)
     frame: Optional[FrameType] = sys._getframe()  # of PyTorch 1, where the engine answers with a slow exception
     while frame is not None and frame.f_globals.get("__name__") not in ("torch.autograd", "torch.autograd.function"):
         frame = frame.f_back
@@ -190,19 +207,26 @@ class NegativeCosineLoss(nn.Module):
         searches) needs it, to have the same negatives each time. The module's own step is neither read nor moved.
         """
         arguments = locals()
-        counts = step is None
-        is_again = counts and _is_in_backward()
+        # What is as by default needs no second look.
+        options = {
+            name: value for name, default in _ATTRIBUTES if (value := getattr(self, name, default)) is not default
+        }
+        if scale is not None:
+            options["scale"] = scale
+        if bias is not None:
+            options["bias"] = bias
+        counter, counts, is_again = None, step is None, False
         if counts:  # what a backward pass computes again, it does for the last loss outside of one
-            step = self._last_step if is_again and self._last_step is not None else self.step
-        # A module that was pickled before there was such an option has its default.
-        options = {name: getattr(self, name, option.default) for name, option in OPTIONS.items() if name != "step"}
-        given = {"scale": scale, "bias": bias, "step": step}
-        options.update({name: value for name, value in given.items() if value is not None})
-        options["step"] = _whole("step", options["step"])
-        counter = self.step if counts and self.training else None
-        loss, self.result = _compute(arguments, options, self.outputs, self.context, counter)
+            own = self.step
+            is_again = _is_in_backward()
+            step = self._last_step if is_again and self._last_step is not None else own
+            counter = own if self.training else None
+        step = _whole("step", step)
+        loss, result = _compute(arguments, options, step, self.outputs, self.context, counter)
+        kept = vars(self)  # nn.Module's own way to set attributes is slow
+        kept["result"] = result
         if counts and not is_again:
-            self._last_step = options["step"]
+            kept["_last_step"] = step
         return loss
 
     def extra_repr(self) -> str:
@@ -251,42 +275,44 @@ def negative_cosine_loss(
     Raises negcos.Error, with the argument in a sentence.
     """
     arguments = locals()
-    varying = {"rounds": rounds, "scale": scale, "bias": bias, "seed": seed, "step": _whole("step", step)}
-    loss, _ = _compute(arguments, {**varying, **options}, (), context)
+    refuse_unknown(options)
+    varying = {"rounds": rounds, "scale": scale, "bias": bias, "seed": seed}
+    loss, _ = _compute(arguments, {**varying, **options}, _whole("step", step), (), context)
     return loss
+
+
+class _Call(NamedTuple):
+    """What a call of the library leaves to the graph; one argument, as each costs autograd time."""
+
+    loss: float
+    dtype: torch.dtype
+    gradients: list[Optional[Tensor]]
+    step: int
+    counter: Optional[Tensor]  # that of the module, where it is to move on from `step`
 
 
 class _Loss(torch.autograd.Function):
     """The loss as a node of the graph, with the gradients that were computed along with it."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        loss: float,
-        dtype: torch.dtype,
-        gradients: list[Optional[Tensor]],
-        step: int,
-        counter: Optional[Tensor],
-        *inputs: Any,
-    ) -> Tensor:
-        """counter: that of the module, where it is to move on from `step`."""
-        ctx.step, ctx.counter = step, counter
+    def forward(ctx: Any, call: _Call, *inputs: Any) -> Tensor:
+        ctx.step, ctx.counter = call.step, call.counter
         # The step, too: what checkpoint computes again is what is there in backward().
-        ctx.save_for_backward(*gradients, torch.full((), step % 2**63, dtype=torch.int64, device="cpu"))
-        return torch.full((), loss, dtype=dtype, device="cpu")
+        ctx.save_for_backward(*call.gradients, torch.full((), call.step % 2**63, dtype=torch.int64, device=_CPU))
+        return torch.full((), call.loss, dtype=call.dtype, device=_CPU)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         if torch.is_grad_enabled():  # once_differentiable would leave these gradients out of a second derivative
             raise error("unsupported", "the loss has no second derivative: create_graph is True, expected False")
-        *saved, step = ctx.saved_tensors
-        if int(step) != ctx.step % 2**63:
-            drawn = f"step is {int(step)} where the loss is computed again for its gradients"
-            raise error("value", f"{drawn}, expected {ctx.step} as in its forward pass: pass the batch's own step")
-        if ctx.counter is not None and int(ctx.counter) == ctx.step:
-            ctx.counter.fill_(ctx.step + 1)
-        gradients = [None if gradient is None else _scaled(gradient, grad_output) for gradient in saved]
-        return None, None, None, None, None, *gradients
+        *saved, saved_step = ctx.saved_tensors
+        step, counter = ctx.step, ctx.counter
+        if saved_step.item() != step % 2**63:
+            drawn = f"step is {saved_step.item()} where the loss is computed again for its gradients"
+            raise error("value", f"{drawn}, expected {step} as in its forward pass: pass the batch's own step")
+        if counter is not None and counter.item() == step:
+            counter.fill_(step + 1)
+        return None, *[None if gradient is None else _scaled(gradient, grad_output) for gradient in saved]
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -297,47 +323,57 @@ def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
     """gradient * factor in a tensor of its own: the saved one is needed again where the graph is retained."""
     # float16 holds no factor such as loss scaling's 2^16
     product = gradient.float() * factor if gradient.dtype in _HALF else gradient * factor
-    return product.to(gradient.dtype)
+    return product if product.dtype is gradient.dtype else product.to(gradient.dtype)
 
 
 def _compute(
     arguments: dict[str, Any],
-    options: dict[str, Any],
+    options: dict[str, Any],  # but step
+    step: int,
     outputs: Iterable[str],
     context: Optional[Context],
     counter: Optional[Tensor] = None,
 ) -> tuple[Tensor, Result]:
-    refuse_unknown(options)
     matrices = {name: arguments[name] for name in MATRICES}
-    arrays = {name: arguments[name] for name in VECTORS if arguments[name] is not None}
+    if matrices["hard_negatives"] is None:
+        del matrices["hard_negatives"]
     for name, value in matrices.items():
-        if not isinstance(value, Tensor) and not (value is None and name == "hard_negatives"):
+        if not isinstance(value, Tensor):
             raise error("dtype", f"{name} is a {type(value).__name__}, expected a torch.Tensor")
-    inputs = {**matrices, "scale": options["scale"], "bias": options["bias"]}
-    inputs = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
-    for name, value in {**inputs, **arrays}.items():
+    key = None if outputs else _key(matrices, arguments, options)
+    plan = None if key is None else _plans.get(key)
+    if plan is not None:
+        made = plan.run(matrices.values(), step, context)
+        if made is not None:
+            result, gradients = made
+            call = _Call(result.loss, plan.dtype, gradients, step, counter)
+            return _Loss.apply(call, *matrices.values()), result
+    inputs = dict(matrices)
+    for name in ("scale", "bias"):
+        if isinstance(options.get(name), Tensor):
+            inputs[name] = options[name]
+    for name, value in inputs.items():
+        _refuse_elsewhere(name, value)
+    arrays = {name: arguments[name] for name in VECTORS if arguments[name] is not None}
+    for name, value in arrays.items():
         if isinstance(value, Tensor):
-            if not value.is_cpu and value.device.type != "cpu":
-                raise error("dtype", f"{name} is on {value.device}, expected the CPU")
-            if value.layout != torch.strided:
-                raise error("dtype", f"{name} is of {value.layout}, expected torch.strided")
-            if _is_opaque(value):
-                raise error("unsupported", f"{name} is a {type(value).__name__}, expected a tensor with its own memory")
-            if name in arrays:
-                _refuse_gradient(name, value)
+            _refuse_elsewhere(name, value)
+            _refuse_gradient(name, value)
 
     wanted = [name for name, value in inputs.items() if value.requires_grad] if torch.is_grad_enabled() else []
-    matrices = {name: value for name, value in matrices.items() if value is not None}
-    queries = matrices["queries"]
+    # with the queries' columns, so that what is said of other ones is of the matrix and not of its gradient
+    columns = matrices["queries"].shape[1:]
     out = {
-        # with the queries' columns, so that what is said of other ones is of the matrix and not of its gradient
-        f"grad_{name}": torch.empty(value.shape[:1] + queries.shape[1:], dtype=value.dtype, device="cpu")
+        f"grad_{name}": torch.empty(value.shape[:1] + columns, dtype=value.dtype, device=_CPU)
         for name, value in matrices.items()
         if name in wanted
     }
-    call: dict[str, Any] = {name: _with_contiguous_rows(value.detach()) for name, value in matrices.items()}
+    given = {name: _with_contiguous_rows(value) for name, value in matrices.items()}
     result = evaluate(
-        **{**call, **arrays, **_without_tensors(options)},
+        **given,
+        **arrays,
+        **_without_tensors(options),
+        step=step,
         outputs=(),
         out={**out, **_empty_outputs(matrices, options, outputs)},
         context=context,
@@ -347,19 +383,104 @@ def _compute(
     for name in ("scale", "bias"):
         if name in wanted:
             out[f"grad_{name}"] = torch.full_like(inputs[name], getattr(result, f"grad_{name}"), requires_grad=False)
-    dtype = torch.promote_types(queries.dtype, torch.float32)  # of half precision a sum may overflow
-    gradients = [out.get(f"grad_{name}") for name in inputs]
-    loss: Tensor = _Loss.apply(result.loss, dtype, gradients, options["step"], counter, *inputs.values())
+    # of half precision a sum may overflow
+    dtype = torch.float64 if matrices["queries"].dtype is torch.float64 else torch.float32
+    call = _Call(result.loss, dtype, [out.get(f"grad_{name}") for name in inputs], step, counter)
+    loss: Tensor = _Loss.apply(call, *inputs.values())
+    if key is not None and all(isinstance(view, View) and 0 not in view.shape for view in given.values()):
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        _plans[key] = _Plan.of(given, out, options, dtype)
     return loss, result
 
 
-def _with_contiguous_rows(matrix: Tensor) -> Tensor:
+class _Plan(NamedTuple):
+    """What a call leaves for those with the same options and layouts: all but the addresses and the step."""
+
+    options: Any  # the structs of negcos.h
+    batch: Any
+    result: Any
+    inputs: list[int]  # where their addresses are in `batch`
+    gradients: list[Optional[tuple[int, torch.Size, torch.dtype]]]  # and in `result`
+    dtype: torch.dtype  # of the loss
+
+    @classmethod
+    def of(
+        cls, given: dict[str, View], out: dict[str, Tensor], options: dict[str, Any], dtype: torch.dtype
+    ) -> _Plan:
+        batch, result = initialised("negcos_batch"), initialised("negcos_result")
+        for name, view in given.items():
+            put_matrix(batch, MATRICES[name], name, view)
+        gradients: list[Optional[tuple[int, torch.Size, torch.dtype]]] = []
+        for name in given:
+            gradient = out.get(f"grad_{name}")
+            if gradient is None:
+                gradients.append(None)
+            else:
+                _, offset = OUTPUTS[f"grad_{name}"]
+                put_matrix(result, offset, name, _view(name, gradient))
+                gradients.append((offset, gradient.shape, gradient.dtype))
+        return cls(make_options(options), batch, result, [MATRICES[name] for name in given], gradients, dtype)
+
+    def run(
+        self, inputs: Iterable[Tensor], step: int, context: Optional[Context]
+    ) -> Optional[tuple[Result, list[Optional[Tensor]]]]:
+        """None where one has no memory of its own, for which its layout does not tell."""
+        options, batch, result = (type(made).from_buffer_copy(made) for made in self[:3])
+        options.step = step
+        try:
+            for offset, tensor in zip(self.inputs, inputs):
+                put_address(batch, offset, tensor.data_ptr())
+        except RuntimeError:
+            return None
+        gradients: list[Optional[Tensor]] = []
+        for gradient in self.gradients:
+            if gradient is None:
+                gradients.append(None)
+            else:
+                offset, shape, dtype = gradient
+                gradients.append(made := torch.empty(shape, dtype=dtype, device=_CPU))
+                put_address(result, offset, made.data_ptr())
+        return run(context, options, batch, result, {}), gradients
+
+
+_plans: dict[Any, _Plan] = {}
+_MOST_PLANS = 256
+# Types of options whose values never change.
+_FIXED = {int, float, str, type(None)}
+
+
+def _key(matrices: dict[str, Tensor], arguments: dict[str, Any], options: dict[str, Any]) -> Any:
+    """Of a plan: all that the checks of a call look at; None where there is none."""
+    kinds = tuple(map(type, options.values()))  # 1, 1.0 and True are equal, and not the same
+    if not _FIXED.issuperset(kinds) or any([arguments[name] is not None for name in VECTORS]):
+        return None
+    key = [torch.is_grad_enabled(), *options, *options.values(), *kinds]
+    for matrix in matrices.values():
+        if not matrix.is_cpu or matrix.layout is not torch.strided or matrix.is_neg():
+            return None
+        key += type(matrix), matrix.dtype, matrix.shape, matrix.stride(), matrix.requires_grad
+    return tuple(key)
+
+
+def _refuse_elsewhere(name: str, value: Tensor) -> None:
+    """What has no plain memory on the CPU."""
+    if not value.is_cpu and value.device.type != "cpu":
+        raise error("dtype", f"{name} is on {value.device}, expected the CPU")
+    if value.layout is not torch.strided:
+        raise error("dtype", f"{name} is of {value.layout}, expected torch.strided")
+    if _is_opaque(value):
+        raise error("unsupported", f"{name} is a {type(value).__name__}, expected a tensor with its own memory")
+
+
+def _with_contiguous_rows(matrix: Tensor) -> Union[View, Tensor]:
     """As it is where the library can read it: each row contiguous, any distance apart."""
     if matrix.dim() == 2:
         (rows, cols), (row_stride, col_stride) = matrix.shape, matrix.stride()
         if (cols > 1 and col_stride != 1) or (rows > 1 and row_stride < cols):
-            return matrix.contiguous()
-    return matrix.resolve_neg()
+            return matrix.detach().contiguous()
+    given = _plain_view(matrix)
+    return matrix.detach().resolve_neg() if given is None else given
 
 
 def _empty_outputs(matrices: dict[str, Tensor], options: dict[str, Any], outputs: Iterable[str]) -> dict[str, Tensor]:
@@ -369,7 +490,7 @@ def _empty_outputs(matrices: dict[str, Tensor], options: dict[str, Any], outputs
     queries = matrices["queries"]
     n_queries = queries.shape[0] if queries.dim() else 0
     n_hard = matrices["hard_negatives"].shape[0] // n_queries if "hard_negatives" in matrices and n_queries else 0
-    rounds = max(integer("rounds", options["rounds"], 32), 0)
+    rounds = max(integer("rounds", options.get("rounds", OPTIONS["rounds"].default), 32), 0)
     shapes: dict[str, tuple[int, ...]] = {
         "losses": (n_queries,),
         "hit_probability": (n_queries,),
@@ -387,7 +508,9 @@ def _empty_outputs(matrices: dict[str, Tensor], options: dict[str, Any], outputs
 
 def _whole(name: str, value: Any) -> int:
     """A number of unsigned 64 bits, or a tensor of one."""
-    if isinstance(value, Tensor):
+    if type(value) is Tensor and value.dtype is torch.int64 and value.is_cpu and value.numel() == 1:
+        value = value.item()
+    elif isinstance(value, Tensor):
         if value.is_meta or _is_opaque(value):
             where = "on meta" if value.is_meta else f"a {type(value).__name__}"
             raise error("dtype", f"{name} is {where}, without a value (a module's own: load_state_dict(assign=True))")

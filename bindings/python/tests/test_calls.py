@@ -163,3 +163,63 @@ def test_tensors_with_and_without_dlpack():
             assert str(raised.value) == str(failure)
         else:
             assert said(read("x", wrong)) == other
+
+
+def test_tensors_and_options_changed_between_calls():
+    """Of the PyTorch module, whose second call of a kind goes by what the first one left."""
+    torch = pytest.importorskip("torch")
+    import negcos.torch
+
+    module = negcos.torch.NegativeCosineLoss(rounds=2)
+
+    def assert_right(matrices, learnt, step=0, **options):
+        given = {name: matrix.detach().requires_grad_(name in learnt) for name, matrix in matrices.items()}
+        loss = module(**given, step=step)
+        alone = negcos.evaluate(
+            **{name: matrix.numpy().copy() for name, matrix in matrices.items()},
+            outputs=[f"grad_{name}" for name in learnt],
+            step=step,
+            **options,
+        )
+        for name in ("loss", "accuracy", "mean_reciprocal_rank", "zero_rows"):
+            assert getattr(module.result, name) == getattr(alone, name)
+        assert loss.requires_grad == bool(learnt)
+        if learnt:
+            loss.backward()
+        for name, tensor in given.items():
+            assert (tensor.grad is not None) == (name in learnt)
+            if name in learnt:
+                np.testing.assert_array_equal(tensor.grad.numpy(), getattr(alone, f"grad_{name}"))
+
+    for step in range(3):
+        for dtype in (torch.float32, torch.float64, torch.float16):
+            for rows, columns in ((6, 4), (4, 6), (1, 4), (6, 1)):
+                wide = [torch.from_numpy(array).to(dtype) for array in arrays(rows, columns + 2)]
+                for cut in (lambda x: x[:, :columns].clone(), lambda x: x[:, :columns], lambda x: x.T.clone().T):
+                    q, d = map(cut, wide)
+                    for learnt in (("queries", "documents"), ("documents",), ()):
+                        assert_right({"queries": q, "documents": d}, learnt, step, rounds=2)
+                    three = {"queries": q, "documents": d, "hard_negatives": d.flip(0)}
+                    assert_right(three, ("queries", "hard_negatives"), step, rounds=2)
+    q, d = (torch.from_numpy(array) for array in arrays())
+    changes = {"rounds": (3, 2), "scale": (5.0, 5, 20.0), "seed": (1, 0), "sampling": ("all", "cyclic")}
+    for name, values in changes.items():
+        for value in values:
+            setattr(module, name, value)
+            for _ in range(2):
+                options = {name: getattr(module, name) for name in changes}
+                assert_right({"queries": q, "documents": d}, ("queries",), **options)
+    q.requires_grad_()
+    for grad in (False, True, False):
+        with torch.set_grad_enabled(grad):
+            assert module(q, d).requires_grad == grad
+    for name, wrong in {"rounds": 2.0, "seed": 0.0, "sampling": "none"}.items():
+        right = getattr(module, name)
+        setattr(module, name, wrong)
+        with pytest.raises((TypeError, ValueError), match=f"^{name} is "):
+            module(q, d)
+        setattr(module, name, right)
+    for wrong, message in ((d[:, :3], "documents has 3 columns"), (d.double(), "documents is of float64")):
+        for _ in range(2):
+            with pytest.raises((TypeError, ValueError), match=message):
+                module(q, wrong)

@@ -7,8 +7,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import os
 import sys
+import threading
 from collections.abc import Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar, Union, cast
@@ -21,7 +24,7 @@ from ._arrays import READERS, View, put_address, put_matrix, view_dlpack
 from ._context import Context, integer, items
 from ._errors import error
 from ._evaluate import MATRICES, OUTPUTS, VECTORS, Result, evaluate, run
-from ._library import initialised
+from ._library import initialised, library
 from ._options import OPTIONS, FixedOptions, make_options, refuse_unknown, shows_options
 
 if TYPE_CHECKING:
@@ -117,6 +120,32 @@ def _is_in_backward() -> bool:
     while frame is not None and frame.f_globals.get("__name__") not in ("torch.autograd", "torch.autograd.function"):
         frame = frame.f_back
     return frame is not None
+
+
+def _shares_openmp() -> bool:
+    """Whether PyTorch and the library have the same OpenMP runtime."""
+    try:
+        loaded = (library, ctypes.CDLL(torch._C.__file__))
+        ours, theirs = (ctypes.cast(each.GOMP_parallel, ctypes.c_void_p).value for each in loaded)
+    except (AttributeError, OSError):  # it is in none of them
+        return False
+    return ours == theirs
+
+
+_own = threading.local()
+
+
+def _own_context() -> Context:
+    """This thread's. Where PyTorch has threads, they wait awake for some milliseconds after each operation, and others
+    would fight them for the processors: so it computes on the same, and on no more of them."""
+    theirs = torch.get_num_threads()
+    if getattr(_own, "theirs", None) != theirs:
+        made = Context()  # of one thread in the child of a fork, where those of a pool do not live on
+        if theirs > 1 and _shares_openmp():
+            made = Context(made.threads if "NEGCOS_THREADS" in os.environ else min(made.threads, theirs), "openmp")
+        _own.context, _own.theirs = made, theirs
+    context: Context = _own.context
+    return context
 
 
 @shows_options(FixedOptions)
@@ -340,6 +369,8 @@ def _compute(
     for name, value in matrices.items():
         if not isinstance(value, Tensor):
             raise error("dtype", f"{name} is a {type(value).__name__}, expected a torch.Tensor")
+    if context is None:
+        context = _own_context()
     key = None if outputs else _key(matrices, arguments, options)
     plan = None if key is None else _plans.get(key)
     if plan is not None:

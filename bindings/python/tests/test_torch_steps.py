@@ -321,6 +321,31 @@ def test_data_loader_workers(start):
     assert bool((torch.stack([Losses()[step] for step in range(8)]) == expected).all())
 
 
+def test_threads_of_pytorch():
+    """The loss follows their number, with the same bits; the child of a fork, where they are gone, does without."""
+    said = run(
+        "-c",
+        """
+import os, torch, negcos.torch
+torch.manual_seed(0)
+queries, documents = torch.rand(2, 2000, 64)
+compute = lambda: negcos.torch.negative_cosine_loss(queries, documents, rounds=20).item()
+losses = []
+for threads in (2, 1, 2):
+    torch.set_num_threads(threads)
+    torch.rand(1024, 1024).exp().sum()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if {compute(), *losses[:1]} == {losses[0] if losses else compute()} else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    losses.append(compute())
+    assert threads == 1 or negcos.torch._own_context().threads <= threads
+assert len(set(losses)) == 1
+""",
+    )
+    assert not said
+
+
 # README and example
 
 

@@ -123,7 +123,17 @@ def _view_numpy(name: str, array: np.ndarray[Any, Any]) -> View:
         raise error("dtype", f"{name} is of {array.dtype.str}, expected this machine's byte order")
     if strides is None:
         raise error("shape", f"{name} has strides of {array.strides} bytes, expected multiples of its elements")
-    return View(array.ctypes.data, array.shape, strides, dtype, array.flags.writeable, array)
+    flags = array.flags
+    writable = flags.writeable
+    try:  # the sooner way to the address, for what has a buffer
+        address = _address(_buffer(array)) if writable and flags.c_contiguous else array.ctypes.data
+    except ValueError:  # no elements, or some of bfloat16
+        address = array.ctypes.data
+    return View(address, array.shape, strides, dtype, writable, array)
+
+
+_address = ctypes.addressof
+_buffer: Any = ctypes.c_char.from_buffer
 
 
 @functools.lru_cache(maxsize=256)  # NumPy puts the name together each time

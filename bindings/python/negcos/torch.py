@@ -399,7 +399,7 @@ def _compute(
         for name, value in matrices.items()
         if name in wanted
     }
-    given = {name: _with_contiguous_rows(value) for name, value in matrices.items()}
+    given: dict[str, Any] = {name: _with_contiguous_rows(value) for name, value in matrices.items()}
     result = evaluate(
         **given,
         **arrays,

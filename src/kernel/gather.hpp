@@ -57,10 +57,11 @@ double sum_of_arcs(const negcos::Arc<T>* arcs, int64_t n, int64_t record) {
     return total;
 }
 
-template <int64_t kAhead, class E>
+// kSingle: of one prefix, whose records are single arcs.
+template <bool kSingle, int64_t kAhead, class E>
 void gather_documents_of(const negcos::Gather<E>& t, Range range, Working<E>* total) {
     using T = Working<E>;
-    const int64_t prefixes = t.prefix_count, record = negcos::edge_record(prefixes);
+    const int64_t prefixes = kSingle ? 1 : t.prefix_count, record = kSingle ? 1 : negcos::edge_record(prefixes);
     double* moment = reinterpret_cast<double*>(total + padded_columns(t.prefixes, prefixes));
     const negcos::LossTerms<T>& terms = t.terms;
     const bool drops = t.general && (terms.same_document.group || terms.same_query.group || terms.weights ||
@@ -72,8 +73,9 @@ void gather_documents_of(const negcos::Gather<E>& t, Range range, Working<E>* to
         if (drops) n = dropped_last(arcs, n, record);
         for (int64_t p = 0, at = 0; p < prefixes; at += pad_lanes<T>(t.prefixes[p++].dim)) {
             const Prefix<E>& prefix = t.prefixes[p];
-            accumulate<kAhead>(total + at, false, prefix.queries, prefix.dim, ArcEdges<T>{arcs + p, record}, n);
-            if (record > 1) moment[p] = sum_of_arcs(arcs + prefixes + p, n, record);
+            accumulate<kAhead>(total + at, false, prefix.queries, prefix.dim, ArcEdges<T, kSingle>{arcs + p, record},
+                               n);
+            if constexpr (!kSingle) moment[p] = sum_of_arcs(arcs + prefixes + p, n, record);
         }
         finish_row(t.prefixes, prefixes, &Prefix<E>::documents, j, t.dim, static_cast<const T*>(total), moment,
                    static_cast<T>(terms.factor), t.outputs.grad_documents.data + j * t.outputs.grad_documents.stride);
@@ -85,7 +87,10 @@ void gather_documents(const negcos::Gather<E>& t, Range range, Working<E>* scrat
     constexpr int64_t kAhead = kWidth < Working < E >>> 1 ? negcos::kArcsAhead : 0;
     const negcos::Rows<E>& sources = t.prefixes[0].queries;
     const bool far = sources.count * t.dim * static_cast<int64_t>(sizeof(E)) > kNearBytes;
-    far ? gather_documents_of<kAhead>(t, range, scratch) : gather_documents_of<0>(t, range, scratch);
+    if (t.prefix_count == 1)
+        far ? gather_documents_of<true, kAhead>(t, range, scratch) : gather_documents_of<true, 0>(t, range, scratch);
+    else
+        far ? gather_documents_of<false, kAhead>(t, range, scratch) : gather_documents_of<false, 0>(t, range, scratch);
 }
 
 }  // namespace

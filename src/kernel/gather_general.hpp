@@ -245,7 +245,7 @@ private:
             each_part(i, e, prefix, [&](const negcos::Rows<E>& rows, const int32_t* row, int64_t at, int64_t n) {
                 T* const coefficient = buffer_;
                 for (int64_t k = 0; k < n; ++k) coefficient[k] = slope[at + k] * rows.inverse[row[k]];
-                accumulate(total_ + column, at > 0, rows, prefix.dim, ListedEdges<T>{row, coefficient, 1}, n);
+                accumulate(total_ + column, at > 0, rows, prefix.dim, ListedEdges<T, 1>{row, coefficient}, n);
             });
         }
         finish_row(t_.prefixes, t_.prefix_count, &Prefix<E>::queries, i, t_.dim, static_cast<const T*>(total_),

@@ -152,13 +152,19 @@ void find_dots_of(const negcos::Rows<E>& rows, int64_t dim, const int32_t* list,
     }
 }
 
-// Out of line, as accumulate_rows().
+// Rare, so out of line.
 template <class E, class T>
-[[gnu::noinline]] void find_dots(const negcos::Rows<E>& rows, int64_t dim, const int32_t* list, int64_t n,
-                                 const T* query, T* dots) {
+[[gnu::noinline]] void find_dots_rescaled(const negcos::Rows<E>& rows, int64_t dim, const int32_t* list, int64_t n,
+                                          const T* query, T* dots) {
+    find_dots_of<0, true, false>(rows, dim, list, n, query, dots);
+}
+
+template <class E, class T>
+void find_dots(const negcos::Rows<E>& rows, int64_t dim, const int32_t* list, int64_t n, const T* query, T* dots) {
     constexpr int64_t kOne = kLanes<T>;
     constexpr bool kFast = kWidth < T >> 1;  // where there are no vectors, more copies only take longer to build
-    if (rows.rescaled) return find_dots_of<0, true, false>(rows, dim, list, n, query, dots);
+    if (rows.rescaled) [[unlikely]]
+        return find_dots_rescaled(rows, dim, list, n, query, dots);
     const auto find = [&](auto columns) {
         constexpr int64_t kDim = decltype(columns)::value;
         if (kFast && rows.count * dim * static_cast<int64_t>(sizeof(E)) > kNearBytes)

@@ -102,7 +102,7 @@ private:
     template <int64_t kStep>
     void write_gradient(int64_t i, const CandidateList& list, const T* coefficients) {
         if (!t_.outputs.grad_queries.data) return;
-        accumulate(total_, false, documents_, t_.dim, ListedEdges<T>{list.document, coefficients, kStep}, list.count);
+        accumulate(total_, false, documents_, t_.dim, ListedEdges<T, kStep>{list.document, coefficients}, list.count);
         finish_row(t_.prefixes, 1, &Prefix<E>::queries, i, t_.dim, static_cast<const T*>(total_), nullptr,
                    softmax_.factor, t_.outputs.grad_queries.data + i * t_.outputs.grad_queries.stride);
     }

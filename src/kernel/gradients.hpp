@@ -14,29 +14,29 @@ using negcos::pad_lanes;
 using negcos::Prefix;
 using negcos::Range;
 
-// The edges that a gradient is summed over: from rows of a list, with their coefficients `step` apart, or records of
-// `step` arcs.
-template <class T>
+// The edges that a gradient is summed over: from rows of a list, with their coefficients kStep apart, or records of
+// arcs, with kSingle of one each.
+template <class T, int64_t kStep>
 struct ListedEdges {
     const int32_t* index;
     const T* coefficients;
-    int64_t step;
     int64_t row(int64_t k) const { return index[k]; }
-    T coefficient(int64_t k) const { return coefficients[k * step]; }
+    T coefficient(int64_t k) const { return coefficients[k * kStep]; }
 };
-template <class T>
+template <class T, bool kSingle>
 struct ArcEdges {
     const negcos::Arc<T>* arcs;
-    int64_t step;
-    int64_t row(int64_t k) const { return arcs[k * step].source; }
-    T coefficient(int64_t k) const { return arcs[k * step].coefficient; }
+    int64_t record;
+    const negcos::Arc<T>& arc(int64_t k) const { return arcs[kSingle ? k : k * record]; }
+    int64_t row(int64_t k) const { return arc(k).source; }
+    T coefficient(int64_t k) const { return arc(k).coefficient; }
 };
 
 // total[0 .. columns) (+)= sum_k coefficient(k) * row(k), in the order of k. kColumns vectors of lanes stay in
 // registers while the rows go by; with kPart, one of which `rest` elements alone. Rows kAhead edges on are prefetched.
 template <int kColumns, bool kPart, bool kRescaled, int64_t kAhead, class T, class E, class Edges>
-[[gnu::always_inline]] inline void accumulate_columns(T* total, bool add, const negcos::Rows<E>& rows, int64_t column,
-                                                      const Edges edges, int64_t count, int rest) {
+void accumulate_columns(T* total, bool add, const negcos::Rows<E>& rows, int64_t column, const Edges edges,
+                        int64_t count, int rest) {
     Lanes<T> acc[kColumns];
 #pragma GCC unroll 16
     for (int v = 0; v < kColumns; ++v) acc[v] = add ? load(total + v * kLanes<T>) : broadcast(T(0));
@@ -62,10 +62,9 @@ template <int kColumns, bool kPart, bool kRescaled, int64_t kAhead, class T, cla
     for (int v = 0; v < kColumns; ++v) store(total + v * kLanes<T>, acc[v]);
 }
 
-// Out of line, as compilers would take minutes for the copies; a call is nothing beside its rows.
 template <bool kRescaled, int64_t kAhead, class T, class E, class Edges>
-[[gnu::noinline]] void accumulate_rows(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim, const Edges edges,
-                                       int64_t count) {
+[[gnu::always_inline]] inline void accumulate_rows(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim,
+                                                   const Edges& edges, int64_t count) {
     constexpr int kMost = kParts<T> == 1 ? 8 : 4;
     int64_t c = 0;
     for (; c + kMost * kLanes<T> <= dim; c += kMost * kLanes<T>)
@@ -79,10 +78,18 @@ template <bool kRescaled, int64_t kAhead, class T, class E, class Edges>
                                                        static_cast<int>(dim - c));
 }
 
+// Rare, so out of line: another copy for every caller would only take compilers longer.
+template <class T, class E, class Edges>
+[[gnu::noinline]] void accumulate_rescaled(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim,
+                                           const Edges edges, int64_t count) {
+    accumulate_rows<true, 0>(total, add, rows, dim, edges, count);
+}
+
 template <int64_t kAhead = 0, class T, class E, class Edges>
-void accumulate(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim, const Edges& edges, int64_t count) {
-    if (rows.rescaled)
-        accumulate_rows<true, 0>(total, add, rows, dim, edges, count);
+[[gnu::always_inline]] inline void accumulate(T* total, bool add, const negcos::Rows<E>& rows, int64_t dim,
+                                              const Edges& edges, int64_t count) {
+    if (rows.rescaled) [[unlikely]]
+        accumulate_rescaled(total, add, rows, dim, edges, count);
     else
         accumulate_rows<false, kAhead>(total, add, rows, dim, edges, count);
 }

@@ -603,7 +603,7 @@ private:
                     if (prefixes > 1) moment[p] += static_cast<double>(edge[prefixes + p]);
                 }
                 if (hard > 0)
-                    accumulate(total + at, true, prefix.hard, prefix.dim, ListedEdges<T>{row, coefficient, 1}, hard);
+                    accumulate(total + at, true, prefix.hard, prefix.dim, ListedEdges<T, 1>{row, coefficient}, hard);
             }
             finish_row(t_.prefixes, prefixes, &Prefix<E>::queries, i, t_.dim, static_cast<const T*>(total), moment,
                        static_cast<T>(terms_.factor), gradient);

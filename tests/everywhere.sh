@@ -38,7 +38,7 @@ fail() {
 
 # An emulated machine is slow: digests are taken on one thread (or `threads`), exp and log of fewer numbers, and of long
 # lists of cases every `step`-th.
-threads='' step=5
+threads='' step=9
 emulated_suites() {
     name=$1 folder=$2
     shift 2
@@ -46,9 +46,9 @@ emulated_suites() {
         suites "$name" "$folder" --timeout-multiplier 4 "$@"
 }
 
-# stress_long wants no processor of its own. Of the guards' shapes each is left to one or two of the four types.
+# stress_long wants no processor of its own. Of the guards' shapes each is left to one of the four types.
 if [ -n "$slow" ]; then
-    NEGCOS_GUARD_STEP=3 suites here "$build" --no-suite quick --num-processes $(($(nproc) + 1))
+    NEGCOS_GUARD_STEP=4 suites here "$build" --no-suite quick --num-processes $(($(nproc) + 1))
 else
     suites here "$build" --no-suite slow
 fi
@@ -103,7 +103,7 @@ step=25
 emulated Haswell avx2 ${slow:+calls $bits}
 [ -z "$slow" ] || emulated Nehalem scalar calls
 
-# newer_xsimd SUITE: as xsimd is in that suite of Debian's, the same digests. Compiled quickly.
+# newer_xsimd SUITE: as xsimd is in that suite of Debian's, digests of every third call. Compiled quickly.
 newer_xsimd() {
     folder=$build/xsimd-$1
     if ! version=$("$root/tests/newer_xsimd.sh" "$1" "$folder/debian" 2> "$told.why"); then
@@ -116,7 +116,7 @@ newer_xsimd() {
     if PKG_CONFIG_PATH=$(cd "$folder/debian/lib/pkgconfig" && pwd) meson setup $again "$folder/build" "$root" \
         -Dcommand=false -Dexamples=false -Doptimization=1 -Dwerror="${NEGCOS_WERROR:-false}" > "$folder/log" 2>&1 &&
         grep -q "xsimd found: YES $version" "$folder/log" && ninja -C "$folder/build" --quiet tests/test_digests; then
-        NEGCOS_DIGESTS_THREADS='' suites "xsimd-$version" "$folder/build" digests_f32 digests_f64 digests_f16 digests_bf16
+        NEGCOS_DIGESTS_THREADS='' NEGCOS_TEST_STEP=3 suites "xsimd-$version" "$folder/build" digests_f32 digests_f64 digests_f16 digests_bf16
     else
         cat "$folder/log"
         fail "xsimd $version: the build"

@@ -8,7 +8,9 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 what=$2
 # A folder for each compiler; a comma in its name would part options of the linker.
 mkdir -p "$1" && folder=$(cd "$1" && pwd)/$(echo "$what" | tr , -)${CXX:+-$(basename "$CXX")} || exit 2
-common='-Dcommand=false -Dexamples=false -Db_lundef=false -Doptimization=1 -Ddebug=true -Db_ndebug=false'
+common='-Dcommand=false -Dexamples=false -Db_lundef=false -Doptimization=1 -Db_ndebug=false'
+# Lines are all that a report needs.
+lines=-g1
 # Kernels that this machine cannot run would only take their time to build.
 isas='avx512 avx2 scalar'
 if ! grep -qsw avx512bw /proc/cpuinfo; then
@@ -22,13 +24,13 @@ set_up() {
     if [ -f "$folder/build.ninja" ]; then again=--reconfigure; else again=; fi
     mkdir -p "$folder"
     # shellcheck disable=SC2086
-    meson setup $again "$folder" "$root" $common "$@" > "$folder.log" 2>&1 || {
+    meson setup $again "$folder" "$root" $common -Dc_args=$lines -Dcpp_args="$lines $calls" "$@" > "$folder.log" 2>&1 || {
         cat "$folder.log"
         exit 1
     }
 }
 : > "$folder.told"
-logs='' wrapper=''
+logs='' wrapper='' calls=''
 # run NAME TEST...: builds their programs, and runs them.
 run() {
     name=$1
@@ -65,7 +67,7 @@ case $what in
             *clang*) calls="-mllvm -$threshold" ;;
             *) calls="--param $threshold" ;;
         esac
-        set_up -Db_sanitize=address,undefined -Dcommand=true -Dcpp_args="$calls"
+        set_up -Db_sanitize=address,undefined -Dcommand=true
         run address oracle finite_differences published sampling errors edges half frequency frequency_file variants variant_edges \
             variant_errors kernels simd dispatch pairs footprint properties calls cli outputs npy npy_bytes
         # What the dynamic loader keeps of oneTBB's allocator is no leak; whole stacks tell it.

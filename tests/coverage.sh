@@ -9,6 +9,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 folder=$1/coverage
 report=$1/coverage.txt
 export NEGCOS_TEST_STEP=5
+flags=''
 
 # run NAME OPTION... -- TEST...: of a build with these options.
 run() {
@@ -26,7 +27,7 @@ run() {
     find "$build" -name '*.gcda' -delete
     # shellcheck disable=SC2086
     if ! { meson setup $again "$build" "$root" -Dexamples=false -Dcommand=false -Dbuildtype=debug -Db_coverage=true \
-        -Dcpp_args=-fprofile-update=atomic $options && ninja -C "$build" --quiet $programs &&
+        -Dcpp_args="-fprofile-update=atomic $flags" $options && ninja -C "$build" --quiet $programs &&
         meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 10 "$@"; } > "$build.log" 2>&1; then
         cat "$build.log"
         exit 1
@@ -34,7 +35,8 @@ run() {
 }
 run whole -- oracle sampling errors edges half frequency frequency_file variants variant_edges variant_errors threads dispatch pairs fault
 # The kernels' own branches are not looked at here.
-CXXFLAGS=-O0 run serial -Dtbb=disabled -Dopenmp=disabled -- errors
+flags=-O0
+run serial -Dtbb=disabled -Dopenmp=disabled -- errors
 
 "$root/tests/branches.py" "$root" capi/ "$folder/whole" "$folder/serial" > "$report"
 status=$?

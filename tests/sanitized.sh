@@ -24,13 +24,13 @@ set_up() {
     if [ -f "$folder/build.ninja" ]; then again=--reconfigure; else again=; fi
     mkdir -p "$folder"
     # shellcheck disable=SC2086
-    meson setup $again "$folder" "$root" $common -Dc_args=$lines -Dcpp_args="$lines $calls" "$@" > "$folder.log" 2>&1 || {
+    meson setup $again "$folder" "$root" $common -Dc_args=$lines -Dcpp_args="$lines $flags" "$@" > "$folder.log" 2>&1 || {
         cat "$folder.log"
         exit 1
     }
 }
 : > "$folder.told"
-logs='' wrapper='' calls=''
+logs='' wrapper='' flags=''
 # run NAME TEST...: builds their programs, and runs them.
 run() {
     name=$1
@@ -64,8 +64,8 @@ case $what in
         # Checks of addresses are calls: in line they take compilers several times as long.
         threshold=asan-instrumentation-with-call-threshold=0
         case ${CXX:-} in
-            *clang*) calls="-mllvm -$threshold" ;;
-            *) calls="--param $threshold" ;;
+            *clang*) flags="-mllvm -$threshold" ;;
+            *) flags="--param $threshold" ;;
         esac
         set_up -Db_sanitize=address,undefined -Dcommand=true
         run address oracle finite_differences published sampling errors edges half frequency frequency_file variants variant_edges \
@@ -89,7 +89,8 @@ case $what in
         echo 'int main(void) { return 0; }' | clang -x c -fsanitize=memory - -o /dev/null 2> /dev/null ||
             { echo "SKIP: memory: no clang with a memory sanitizer here"; exit 77; }
         # At -O0, as clang takes minutes for more, and few calls are made.
-        CC=clang CXX=clang++ CXXFLAGS=-O0 set_up -Db_sanitize=memory -Dtbb=disabled -Dopenmp=disabled
+        flags=-O0
+        CC=clang CXX=clang++ set_up -Db_sanitize=memory -Dtbb=disabled -Dopenmp=disabled
         for isa in $isas; do NEGCOS_ISA=$isa run "memory-$isa" calls; done
         ;;
     valgrind)

@@ -84,7 +84,8 @@ void gather_documents_of(const negcos::Gather<E>& t, Range range, Working<E>* to
 
 template <class E>
 void gather_documents(const negcos::Gather<E>& t, Range range, Working<E>* scratch) noexcept {
-    constexpr int64_t kAhead = kWidth < Working < E >>> 1 ? negcos::kArcsAhead : 0;
+    constexpr bool kVectors = kParts<Working<E>> < kLanes<Working<E>>;
+    constexpr int64_t kAhead = kVectors ? negcos::kArcsAhead : 0;
     const negcos::Rows<E>& sources = t.prefixes[0].queries;
     const bool far = sources.count * t.dim * static_cast<int64_t>(sizeof(E)) > kNearBytes;
     if (t.prefix_count == 1)

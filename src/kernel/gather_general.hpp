@@ -48,6 +48,7 @@ public:
 
     GeneralQueryWalk(const negcos::Gather<E>& work, T* scratch)
         : t_(work),
+          levels_(work.terms),
           writer_(work.outputs),
           hard_(work.terms.hard),
           record_(negcos::edge_record(work.prefix_count)),
@@ -162,7 +163,7 @@ private:
             const Prefix<E>& prefix = t_.prefixes[p];
             const T* similarity = e.similarity + p * list_;
             T* slope = e.slope + p * list_;
-            const General<T> row(terms, similarity[0], terms.correction ? e.correction[0] : T(0));
+            const General<T> row(terms, levels_, similarity[0], terms.correction ? e.correction[0] : T(0));
             const T top = row.row_top(row.top(similarity + 1, correction, negatives));
             const Sums sums = row.sum(similarity + 1, correction, nullptr, negatives, top);
             const auto closed = row.close(top, sums, prefix.weight * query_weight / terms.total_weight);
@@ -253,6 +254,7 @@ private:
     }
 
     const negcos::Gather<E>& t_;
+    const Levels<T> levels_;
     LossWriter<E, GeneralRow<T>> writer_;
     negcos::Totals totals_;
     const int64_t hard_, record_, list_, together_;

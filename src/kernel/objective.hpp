@@ -515,7 +515,7 @@ Lanes<T> edge_slope(const Lanes<T>& u, const Lanes<T>& size, const Lanes<T>& bia
 template <class T>
 class General {
 public:
-    const Levels<T> levels;
+    const Levels<T>& levels;
     EdgeKind kind;
     T bias;
     T limit;       // similarities above it are dropped
@@ -523,8 +523,9 @@ public:
     T positive;    // and its level
     T least;       // negatives whose levels are not below it outrank the positive: all that are there, where it is NaN
 
-    General(const LossTerms<T>& t, T positive_similarity, T correction)
-        : levels(t),
+    // shared: of `t`, as all rows have the same.
+    General(const LossTerms<T>& t, const Levels<T>& shared, T positive_similarity, T correction)
+        : levels(shared),
           kind(kind_of(t)),
           bias(static_cast<T>(t.bias)),
           limit(positive_similarity + static_cast<T>(t.false_negative_margin)),

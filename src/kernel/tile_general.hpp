@@ -192,7 +192,7 @@ private:
         return terms_.correct_positive ? terms_.correction[t_.candidates.positive(i)] : T(0);
     }
     General<T> row_of(int64_t p, int64_t i) const {
-        return General<T>(terms_, t_.tiles[p].positives[i], correction_of_positive(i));
+        return General<T>(terms_, levels_, t_.tiles[p].positives[i], correction_of_positive(i));
     }
 
     void start(int64_t p, int64_t s) {
@@ -200,7 +200,7 @@ private:
         e = Strip();
         for (int64_t l = 0; l < kLanes<T>; ++l) {
             const int64_t i = query_of(s) + l;
-            const General<T> row = l < rows_of(s) ? row_of(p, i) : General<T>(terms_, T(0), T(0));
+            const General<T> row = l < rows_of(s) ? row_of(p, i) : General<T>(terms_, levels_, T(0), T(0));
             e.similarity[l] = row.similarity;
             e.positive[l] = row.positive;
             e.least[l] = row.least;
@@ -381,7 +381,7 @@ private:
         const Lanes<T> zero = broadcast(T(0)), one = broadcast(T(1));
         for (int64_t r = 0; r < n; ++r) {
             const int64_t j = begin + r;
-            const EdgeLevels<T> levels(General<T>(terms_, t_.tiles[p].positives[j], T(0)));
+            const EdgeLevels<T> levels(General<T>(terms_, levels_, t_.tiles[p].positives[j], T(0)));
             const auto similarities = [&](int64_t s) {
                 return load(static_cast<const T*>(scores_of(p, chunk, s)) + r * kLanes<T>);
             };
@@ -529,7 +529,7 @@ private:
                     if (counts) slope = slope * load(counts + r * kLanes<T>);
                     if (t_.both) {
                         const int64_t j = begin + r;
-                        const EdgeLevels<T> column(General<T>(terms_, tile.positives[j], T(0)));
+                        const EdgeLevels<T> column(General<T>(terms_, levels_, tile.positives[j], T(0)));
                         slope = slope + edge_slope<kKind>(column.template of<kKind>(similarity, zero), column.size,
                                                           zero, broadcast(tile.document_top[j]),
                                                           broadcast(tile.document_share[j]),
@@ -686,13 +686,14 @@ void tile_columns(const Tiles<E>& t, int64_t first, int64_t blocks, int64_t chun
 template <class E>
 void tile_close_documents(const Tiles<E>& t, Range range) noexcept {
     using T = Working<E>;
+    const Levels<T> levels(t.terms);
     const T common = common_top(t.terms);
     for (int64_t j = range.begin; j < range.end; ++j) {
         RowEnd end;
         for (int64_t p = 0; p < t.prefix_count; ++p) {
             const TilePrefix<E>& tile = t.tiles[p];
             const Sums& sums = tile.document_row[j];
-            const General<T> row(t.terms, tile.positives[j], T(0));
+            const General<T> row(t.terms, levels, tile.positives[j], T(0));
             const T negatives = tile.document_top[j], top = common > 0 ? common : row.row_top(negatives);
             Sums shifted = sums;
             if (negatives != kAbsent<T> && top != negatives)

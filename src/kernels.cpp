@@ -10,8 +10,7 @@
 #include "kernel/groups.hpp"
 #include "kernel/norms.hpp"
 #include "kernel/philox.hpp"
-#include "kernel/tile.hpp"
-#include "kernel/tile_general.hpp"
+#include "kernel/tiles.hpp"
 
 #define NEGCOS_JOIN_(a, b) a##b
 #define NEGCOS_JOIN(a, b) NEGCOS_JOIN_(a, b)

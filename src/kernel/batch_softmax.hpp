@@ -4,7 +4,7 @@
 #ifndef NEGCOS_KERNEL_BATCH_SOFTMAX_HPP
 #define NEGCOS_KERNEL_BATCH_SOFTMAX_HPP
 
-#include "kernel/objective.hpp"
+#include "kernel/plain_softmax.hpp"
 #include "work.hpp"
 
 namespace {

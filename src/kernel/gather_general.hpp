@@ -6,8 +6,8 @@
 #define NEGCOS_KERNEL_GATHER_GENERAL_HPP
 
 #include "kernel/gather_lists.hpp"
+#include "kernel/general_loss.hpp"
 #include "kernel/gradients.hpp"
-#include "kernel/objective.hpp"
 #include "work.hpp"
 
 namespace {

@@ -8,7 +8,7 @@
 
 #include "kernel/gather_lists.hpp"
 #include "kernel/gradients.hpp"
-#include "kernel/objective.hpp"
+#include "kernel/plain_softmax.hpp"
 #include "work.hpp"
 
 namespace {

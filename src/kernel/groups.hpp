@@ -15,7 +15,7 @@
 #define NEGCOS_KERNEL_GROUPS_HPP
 
 #include "kernel/lanes.hpp"
-#include "kernel/objective.hpp"
+#include "kernel/plain_softmax.hpp"
 #include "work.hpp"
 
 namespace {

@@ -7,7 +7,7 @@
 #define NEGCOS_KERNEL_TILE_HPP
 
 #include "kernel/gradients.hpp"
-#include "kernel/objective.hpp"
+#include "kernel/plain_softmax.hpp"
 #include "kernel/product.hpp"
 #include "work.hpp"
 
